@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-__all__ = ["BilevelProblem", "Codec", "Params", "PyTree", "Scalar", "Solver"]
+__all__ = ["BilevelProblem", "Codec", "Encoded", "Params", "PyTree", "Scalar", "Solver"]
 
 PyTree = Any  # nested containers of arrays, None included
 Params = Any  # a pytree of float arrays
@@ -27,10 +27,18 @@ class Solver(NamedTuple):
     step: Callable[..., tuple[PyTree, PyTree]]
 
 
-class Codec(Protocol):
-    """A stateless pair of maps between arrays and their codes, static and hashable under ``jit``.
+class Encoded(NamedTuple):
+    """An array at rest: its codes, and what scales them back."""
 
-    ``decode(encode(x))`` has the shape and dtype of ``x``; a code is a pytree of arrays.
+    code: jax.Array  # shape of the array; its last axis halved (rounded up) with two codes a byte
+    scale: PyTree  # an array [..., blocks] or a tuple of arrays; () for codecs without a scale
+
+
+class Codec(Protocol):
+    """A stateless pair of maps between arrays and their codes: frozen, hashable, static in ``jit``.
+
+    ``decode(encode(x), x.shape)`` has the shape of ``x`` and is float32. Codes keep the array's own
+    shape, and blocks lie on the last axis, so that a code is sharded as its array is.
     """
 
     @property
@@ -38,12 +46,19 @@ class Codec(Protocol):
         """Bits that one element takes at rest, its share of the scales included."""
         ...
 
-    def encode(self, x: jax.Array, *, key: jax.Array | None = None) -> PyTree:
-        """Codes ``x``; ``key`` is needed by codecs that round stochastically."""
+    def fit(self, shape: tuple[int, ...], shards: int = 1) -> "Codec":
+        """Gives the codec whose blocks suit arrays of ``shape``.
+
+        Where ``shards`` devices split the last axis, no block may straddle two of them.
+        """
         ...
 
-    def decode(self, code: PyTree) -> jax.Array:
-        """Gives back the array that ``code`` stands for."""
+    def encode(self, x: jax.Array, *, key: jax.Array | None = None) -> Encoded:
+        """Codes ``x``; with a ``key``, codecs that can round stochastically."""
+        ...
+
+    def decode(self, encoded: Encoded, shape: tuple[int, ...] | None = None) -> jax.Array:
+        """Gives back the array; ``shape`` is needed where codes are packed and the axis odd."""
         ...
 
 
