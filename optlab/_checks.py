@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+
 __all__ = ["check_count", "check_range"]
 
 
@@ -21,6 +23,8 @@ def check_range(name: str, value: Any, low: float, high: float, *, closed: str =
 
 
 def check_count(name: str, value: Any, low: int) -> None:
-    """Raises ValueError unless ``value`` is an integer of at least ``low``."""
+    """Raises ValueError unless ``value`` is an integer of at least ``low``, or an array."""
+    if isinstance(value, jax.Array):
+        return
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}.")

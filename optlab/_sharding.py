@@ -5,7 +5,22 @@ from collections.abc import Callable
 
 import jax
 
-__all__ = ["gathered"]
+__all__ = ["gathered", "placed_like", "whole"]
+
+
+def _is_split(x: jax.Array) -> bool:
+    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """Gives ``x`` on every device, if it is sharded over explicit mesh axes."""
+    return jax.sharding.reshard(x, jax.P(*[None] * x.ndim)) if _is_split(x) else x
+
+
+def placed_like(x: jax.Array, other: jax.Array) -> jax.Array:
+    """Gives ``x`` the dtype of ``other``, and its sharding over explicit mesh axes."""
+    x = x.astype(other.dtype)
+    return jax.sharding.reshard(x, jax.typeof(other).sharding.spec) if _is_split(other) else x
 
 
 def gathered(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
@@ -18,10 +33,8 @@ def gathered(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array]
 
     @functools.wraps(function)
     def on_whole(x):
-        spec = jax.typeof(x).sharding.spec
-        if not any(axis is not None for axis in spec):
-            return function(x)
-        y = function(jax.sharding.reshard(x, jax.P(*[None] * x.ndim)))
-        return jax.sharding.reshard(y, spec) if y.ndim == x.ndim else y
+        y = function(whole(x))
+        split = _is_split(x) and y.ndim == x.ndim
+        return jax.sharding.reshard(y, jax.typeof(x).sharding.spec) if split else y
 
     return on_whole

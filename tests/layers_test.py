@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports its own family (its folder) or layers strictly below.
 LAYERS = {
     "base": 0,
+    "_arithmetic": 0,
     "_checks": 0,
     "_sharding": 0,
     "_version": 0,

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from optlab._arithmetic import wide_dtype
 from optlab.linalg._norms import normalize, safe_norm
 
 __all__ = ["newton_schulz", "orthogonal_factor"]
@@ -68,7 +69,7 @@ def newton_schulz(x: jax.Array, *, steps: int | jax.Array = 5, polish: int = 0) 
 def _iterate(x, coefficients):
     # In 16 bits only what enters a product is rounded, not the coefficients nor the sums.
     a, b, c = coefficients
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = wide_dtype(x)
 
     def product(y, z):
         return jnp.matmul(y.astype(x.dtype), z.astype(x.dtype), preferred_element_type=wide)

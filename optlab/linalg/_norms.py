@@ -1,9 +1,14 @@
 """Norms, and division by them, that neither overflow nor underflow."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-__all__ = ["normalize", "safe_norm"]
+from optlab._arithmetic import wide_dtype
+from optlab.base import PyTree, Scalar
+
+__all__ = ["global_norm", "normalize", "safe_norm"]
 
 
 def _shrink(x: jax.Array) -> jax.Array:
@@ -39,7 +44,7 @@ def safe_norm(
     >>> float(safe_norm(jnp.array([3e-30, 4e-30]))) > 0
     True
     """
-    magnitude = jnp.abs(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    magnitude = jnp.abs(x.astype(wide_dtype(x)))
     largest = jnp.max(magnitude, axis=axis, keepdims=True, initial=0.0)
     if ord == jnp.inf:
         norm = largest
@@ -55,6 +60,21 @@ def safe_norm(
         root = jnp.sqrt(total) if ord == 2 else total ** (1 / ord)
         norm = jnp.where(largest == 0, 0, scale * root)
     return (norm if keepdims else jnp.squeeze(norm, axis=axis)).astype(x.dtype)
+
+
+def global_norm(tree: PyTree) -> Scalar:
+    """The Euclidean norm of all leaves together, which neither over- nor underflows.
+
+    Args:
+        tree: pytree of arrays of any shapes, empty ones included.
+
+    Returns:
+        The norm, in the widest dtype of the leaves; 0 without leaves.
+
+    >>> float(global_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])})) < jnp.inf
+    True
+    """
+    return functools.reduce(jnp.hypot, map(safe_norm, jax.tree.leaves(tree)), 0.0)
 
 
 def normalize(x: jax.Array, norm: jax.Array) -> jax.Array:

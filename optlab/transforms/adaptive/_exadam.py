@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import bias_correction, cast_like
 from optlab._checks import check_range
-from optlab.transforms.adaptive._common import average, bias_correction, store
+from optlab.transforms.adaptive._common import average
 
 __all__ = ["ScaleByExadamState", "exadam", "scale_by_exadam"]
 
@@ -86,7 +87,7 @@ def scale_by_exadam(
             return (numerator / (jnp.sqrt(v * d2 / correction2) + eps)).astype(g.dtype)
 
         new_updates = jax.tree.map(leaf, updates, mu, nu)
-        state = ScaleByExadamState(count, store(mu, state.mu), store(nu, state.nu))
+        state = ScaleByExadamState(count, cast_like(mu, state.mu), cast_like(nu, state.nu))
         return new_updates, state
 
     return optax.GradientTransformation(init, update)

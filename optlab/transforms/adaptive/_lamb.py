@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import bias_correction, cast_like
 from optlab._checks import check_range
-from optlab.transforms.adaptive._common import average, bias_correction, store
+from optlab.transforms.adaptive._common import average
 from optlab.transforms.adaptive._trust_ratio import scale_by_trust_ratio
 
 __all__ = ["lamb"]
@@ -32,7 +33,7 @@ def _scale_by_adam(b1, b2, eps, debias, mu_dtype) -> optax.GradientTransformatio
         new_updates = jax.tree.map(
             lambda g, m, v: (m / c1 / (jnp.sqrt(v / c2) + eps)).astype(g.dtype), updates, mu, nu
         )
-        state = optax.ScaleByAdamState(count, store(mu, state.mu), store(nu, state.nu))
+        state = optax.ScaleByAdamState(count, cast_like(mu, state.mu), cast_like(nu, state.nu))
         return new_updates, state
 
     return optax.GradientTransformation(init, update)

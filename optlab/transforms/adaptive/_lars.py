@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, wide
 from optlab._checks import check_range
-from optlab.transforms.adaptive._common import store
 from optlab.transforms.adaptive._trust_ratio import scale_by_trust_ratio
 
 __all__ = ["lars"]
@@ -18,9 +16,8 @@ def _trace(decay, nesterov, mu_dtype) -> optax.GradientTransformation:
     inner = optax.trace(decay, nesterov, accumulator_dtype=mu_dtype)
 
     def update(updates, state, params=None):
-        wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), updates)
-        traced, new = inner.update(wide, state, params)
-        return store(traced, updates), optax.TraceState(store(new.trace, state.trace))
+        traced, new = inner.update(wide(updates), state, params)
+        return cast_like(traced, updates), optax.TraceState(cast_like(new.trace, state.trace))
 
     return optax.GradientTransformation(inner.init, update)
 

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, value_at, wide_dtype
 from optlab._checks import check_range
 from optlab.base import Params, PyTree
-from optlab.transforms.adaptive._common import average, global_norm, store, value_at
+from optlab.linalg import global_norm
+from optlab.transforms.adaptive._common import average
 
 __all__ = ["NHarpgState", "n_harpg", "n_harpg_query"]
 
@@ -93,19 +95,17 @@ def n_harpg(
         if hvp is None:
             raise ValueError("hvp must be given to the update of n_harpg.")
         weight = jnp.where(state.count == 0, 1.0, value_at(eta, state.count))
-        carried = jax.tree.map(
-            lambda m, h: m.astype(jnp.promote_types(m.dtype, jnp.float32)) + h, state.mu, hvp
-        )
+        carried = jax.tree.map(lambda m, h: m.astype(wide_dtype(m)) + h, state.mu, hvp)
         mu = average(carried, updates, 1.0 - weight)
         norm = global_norm(mu) if normalize else 1.0
         length = value_at(learning_rate, state.count) / jnp.where(norm == 0, 1.0, norm)
         steps = jax.tree.map(lambda m: -length * m, mu)
         state = NHarpgState(
             count=optax.safe_increment(state.count),
-            mu=store(mu, state.mu),
-            displacement=store(steps, state.displacement),
+            mu=cast_like(mu, state.mu),
+            displacement=cast_like(steps, state.displacement),
         )
-        return store(steps, updates), state
+        return cast_like(steps, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

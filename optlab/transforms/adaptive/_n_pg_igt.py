@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, value_at
 from optlab._checks import check_range
 from optlab.base import Params, PyTree
-from optlab.transforms.adaptive._common import average, global_norm, store, value_at
+from optlab.linalg import global_norm
+from optlab.transforms.adaptive._common import average
 
 __all__ = ["NPgIgtState", "n_pg_igt", "n_pg_igt_lookahead"]
 
@@ -99,8 +101,8 @@ def n_pg_igt(
         steps = jax.tree.map(lambda m: -length * m, mu)
         ahead = 1.0 / (weight if as_released else value_at(eta, count)) - 1.0
         offset = jax.tree.map(lambda s: ahead * s, steps)
-        state = NPgIgtState(count, store(mu, state.mu), store(offset, state.offset))
-        return store(steps, updates), state
+        state = NPgIgtState(count, cast_like(mu, state.mu), cast_like(offset, state.offset))
+        return cast_like(steps, updates), state
 
     return optax.GradientTransformation(init, update)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import wide_dtype
 from optlab._checks import check_range
 from optlab.linalg import safe_norm
 
@@ -62,7 +63,7 @@ def percentile_clip(percentile: float = 5.0, *, history: int = 100) -> optax.Gra
 
     def init(params):
         def ring(p):
-            return jnp.zeros(history, jnp.promote_types(p.dtype, jnp.float32))
+            return jnp.zeros(history, wide_dtype(p))
 
         return PercentileClipState(jnp.zeros((), jnp.int32), jax.tree.map(ring, params))
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import bias_correction, cast_like, wide_dtype
 from optlab._checks import check_range
-from optlab.transforms.adaptive._common import average, bias_correction, store
+from optlab.transforms.adaptive._common import average
 
 __all__ = ["ScaleBySpamState", "scale_by_spam", "spam"]
 
@@ -103,7 +104,7 @@ def scale_by_spam(
         mu, nu = jax.tree.map(lambda x: jnp.where(phase == 0, 0, x), (state.mu, state.nu))
 
         def clip(g, v):
-            dtype = jnp.promote_types(g.dtype, jnp.float32)
+            dtype = wide_dtype(g)
             limit = jnp.where(phase >= clip_delay, jnp.sqrt(threshold * v.astype(dtype)), jnp.inf)
             return jnp.clip(g.astype(dtype), -limit, limit)
 
@@ -118,7 +119,9 @@ def scale_by_spam(
         new_updates = jax.tree.map(
             lambda g, m, v: (scale * m / (jnp.sqrt(v) + eps)).astype(g.dtype), updates, mu, nu
         )
-        return new_updates, ScaleBySpamState(count, store(mu, state.mu), store(nu, state.nu))
+        return new_updates, ScaleBySpamState(
+            count, cast_like(mu, state.mu), cast_like(nu, state.nu)
+        )
 
     return optax.GradientTransformation(init, update)
 

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import bias_correction, cast_like, wide, wide_dtype
 from optlab._checks import check_range
 from optlab.linalg import safe_norm
-from optlab.transforms.adaptive._common import average, bias_correction, store
+from optlab.transforms.adaptive._common import average
 
 __all__ = ["ScaleByStableSpamState", "scale_by_stable_spam", "stable_spam"]
 
@@ -105,9 +106,7 @@ def scale_by_stable_spam(
     def init(params):
         def scalars():
             # One buffer each, so that the state can be donated.
-            return jax.tree.map(
-                lambda p: jnp.zeros((), jnp.promote_types(p.dtype, jnp.float32)), params
-            )
+            return jax.tree.map(lambda p: jnp.zeros((), wide_dtype(p)), params)
 
         return ScaleByStableSpamState(
             count=jnp.zeros((), jnp.int32),
@@ -137,9 +136,7 @@ def scale_by_stable_spam(
             stale = (count - 1) % reset_interval + 1 + (count > reset_interval)
             history = stale if as_released else count
 
-        gradients = jax.tree.map(
-            lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), updates
-        )
+        gradients = wide(updates)
         peak = jax.tree.map(lambda g: jnp.max(jnp.abs(g), initial=0.0), gradients)
         largest = average(state.largest, peak, gamma3)
         correction = bias_correction(gamma3, history)
@@ -177,11 +174,11 @@ def scale_by_stable_spam(
             mu, nu = forget((mu, nu))
         return new_updates, ScaleByStableSpamState(
             count=count,
-            mu=store(mu, state.mu),
-            nu=store(nu, state.nu),
-            largest=store(largest, state.largest),
-            norm=store(norm, state.norm),
-            norm_sq=store(norm_sq, state.norm_sq),
+            mu=cast_like(mu, state.mu),
+            nu=cast_like(nu, state.nu),
+            largest=cast_like(largest, state.largest),
+            norm=cast_like(norm, state.norm),
+            norm_sq=cast_like(norm_sq, state.norm_sq),
         )
 
     return optax.GradientTransformation(init, update)

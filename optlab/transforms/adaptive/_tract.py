@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from optlab._arithmetic import wide_dtype
 from optlab._checks import check_range
 
 __all__ = ["tract_conv", "tract_dense"]
@@ -13,7 +14,7 @@ __all__ = ["tract_conv", "tract_dense"]
 
 def _preconditioned(rows: jax.Array, cotangent: jax.Array, damping: float) -> jax.Array:
     """Gives (X^T X / N + damping I)^-1 X^T D by the smaller system: X is (N, in), D is (N, out)."""
-    dtype = jnp.promote_types(rows.dtype, jnp.float32)
+    dtype = wide_dtype(rows)
     x, d = rows.astype(dtype), cotangent.astype(dtype)
     n, features = x.shape
     wide = n < features

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import wide_dtype
 from optlab.base import PyTree
 from optlab.linalg import safe_norm
 
@@ -30,7 +31,7 @@ def scale_by_trust_ratio(
             raise ValueError("params must be given to the update of a layer-wise method.")
 
         def leaf(u, p):
-            dtype = jnp.promote_types(u.dtype, jnp.float32)
+            dtype = wide_dtype(u)
             size, length = safe_norm(p.astype(dtype)), safe_norm(u.astype(dtype))
             if phi is not None:
                 size = jnp.clip(size, *phi)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optlab._arithmetic import wide_dtype
 from optlab.base import Params
 
 __all__ = ["LayerStatistics", "layer_taps", "layers", "watch"]
@@ -68,7 +69,7 @@ def layer_taps(params: Params, *, first_order: str | None = None) -> dict[str, L
 
     def zeros(layer):
         kernel = leaves[layer.kernel]
-        dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+        dtype = wide_dtype(kernel)
         return LayerStatistics(*(jnp.zeros(size, dtype) for size in kernel.shape))
 
     return {layer.name: zeros(layer) for layer in layers(params, first_order)}
@@ -118,6 +119,6 @@ def watch(x: jax.Array, y: jax.Array, tap: LayerStatistics) -> jax.Array:
             f"tap is of a layer from {tap.inputs.shape} to {tap.outputs.shape}, but x and y have "
             f"shapes {x.shape} and {y.shape}."
         )
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = wide_dtype(x)
     mean = jnp.mean(jax.lax.stop_gradient(x), axis=range(x.ndim - 1), dtype=dtype)
     return _tapped(mean, y, tap)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optlab._checks import check_range
+from optlab._arithmetic import wide_dtype
+from optlab._checks import check_count, check_range
 
 __all__ = ["ScaleByMFacState", "m_fac", "scale_by_m_fac"]
 
@@ -76,15 +77,14 @@ def scale_by_m_fac(history: int = 512, damping: float = 1e-5) -> optax.GradientT
     Differs from the paper: one Cholesky solve of w equations a step in place of the recursion, with
     no state but the gradients and their inner products; of the same order.
     """
-    if isinstance(history, (bool, float)) or (isinstance(history, int) and history < 1):
-        raise ValueError(f"history must be a positive integer, got {history}.")
+    check_count("history", history, 1)
     check_range("damping", damping, 0.0, float("inf"), closed="()")
 
     def init(params):
         size = int(history)
 
         def leaf(p):
-            zeros = jnp.zeros_like(p, dtype=jnp.promote_types(p.dtype, jnp.float32))
+            zeros = jnp.zeros_like(p, dtype=wide_dtype(p))
             return jnp.broadcast_to(zeros[None], (size, *p.shape))
 
         past = jax.tree.map(leaf, params)

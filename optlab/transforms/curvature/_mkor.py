@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import wide_dtype
 from optlab._checks import check_range
 from optlab.linalg import safe_norm
 from optlab.transforms.curvature._layers import layers
@@ -121,7 +122,7 @@ def scale_by_mkor(
 
         def identities(layer):
             kernel = leaves[layer.kernel]
-            dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+            dtype = wide_dtype(kernel)
             sizes = (kernel.shape[0] + (layer.bias is not None), kernel.shape[1])
             return KroneckerInverse(*(jnp.eye(size, dtype=dtype) for size in sizes))
 

@@ -7,17 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, value_at, wide
 from optlab._checks import check_range
 from optlab.transforms.learning_rate_free._shared import (
-    at_count,
-    cast,
     decayed,
     dot,
     grown,
     l1_norm,
     ratio,
     scalar,
-    wide,
     zeros,
 )
 
@@ -108,7 +106,7 @@ def dadapt_adagrad(
 
     def update(updates, state, params=None):
         g = decayed(wide(updates), params, weight_decay, mask)
-        rate = state.d * at_count(learning_rate, state.count)
+        rate = state.d * value_at(learning_rate, state.count)
         step = jax.tree.map(lambda g: rate * g, g)
         sum_of_squares = jax.tree.map(lambda a, g: a + g * g, state.sum_of_squares, g)
         grad_sum = jax.tree.map(jnp.add, state.grad_sum, step)
@@ -133,6 +131,6 @@ def dadapt_adagrad(
             grad_sum=grad_sum,
             displacement=jax.tree.map(jnp.subtract, state.displacement, new_updates),
         )
-        return new_updates, cast(new_state, state)
+        return new_updates, cast_like(new_state, state)
 
     return optax.GradientTransformation(init, update)

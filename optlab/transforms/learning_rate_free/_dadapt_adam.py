@@ -7,18 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, value_at, wide
 from optlab._checks import check_range
 from optlab.transforms.learning_rate_free._shared import (
-    at_count,
-    bias_correction,
-    cast,
+    adam_correction,
     decayed,
     dot,
     grown,
     l1_norm,
     ratio,
     scalar,
-    wide,
     zeros,
 )
 
@@ -115,9 +113,9 @@ def dadapt_adam(
     def update(updates, state, params=None):
         g = wide(updates)
         count = optax.safe_increment(state.count)
-        rate = state.d * at_count(learning_rate, state.count)
+        rate = state.d * value_at(learning_rate, state.count)
         if use_bias_correction:
-            rate *= bias_correction(b1, b2, count)
+            rate *= adam_correction(b1, b2, count)
         b = b2**0.5
 
         step = jax.tree.map(lambda g: rate * g, g)
@@ -139,6 +137,6 @@ def dadapt_adam(
             nu=nu,
             grad_sum=grad_sum,
         )
-        return new_updates, cast(new_state, state)
+        return new_updates, cast_like(new_state, state)
 
     return optax.GradientTransformation(init, update)

@@ -7,17 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, value_at, wide
 from optlab._checks import check_range
 from optlab.transforms.learning_rate_free._shared import (
-    at_count,
-    cast,
     decayed,
     dot,
     grown,
     l1_norm,
     ratio,
     scalar,
-    wide,
     zeros,
 )
 
@@ -106,7 +104,7 @@ def dadapt_lion(
 
     def update(updates, state, params=None):
         g = wide(updates)
-        rate = state.d * at_count(learning_rate, state.count)
+        rate = state.d * value_at(learning_rate, state.count)
         b = b2**0.5
 
         signs = jax.tree.map(lambda m, g: jnp.sign(b1 * m + (1.0 - b1) * g), state.mu, g)
@@ -127,6 +125,6 @@ def dadapt_lion(
             mu=mu,
             sign_sum=sign_sum,
         )
-        return new_updates, cast(new_state, state)
+        return new_updates, cast_like(new_state, state)
 
     return optax.GradientTransformation(init, update)

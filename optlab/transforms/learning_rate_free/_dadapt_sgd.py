@@ -7,19 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, value_at, wide
 from optlab._checks import check_range
-from optlab.transforms.learning_rate_free._shared import (
-    at_count,
-    cast,
-    decayed,
-    dot,
-    grown,
-    l2_norm,
-    ratio,
-    scalar,
-    wide,
-    zeros,
-)
+from optlab.linalg import global_norm
+from optlab.transforms.learning_rate_free._shared import decayed, dot, grown, ratio, scalar, zeros
 
 __all__ = ["DAdaptSGDState", "dadapt_sgd"]
 
@@ -102,8 +93,8 @@ def dadapt_sgd(
 
     def update(updates, state, params=None):
         g = decayed(wide(updates), params, weight_decay, mask)
-        first_norm = jnp.where(state.first_norm == 0, l2_norm(g), state.first_norm)
-        rate = ratio(state.d * at_count(learning_rate, state.count), first_norm)
+        first_norm = jnp.where(state.first_norm == 0, global_norm(g), state.first_norm)
+        rate = ratio(state.d * value_at(learning_rate, state.count), first_norm)
         # The step times the gradient: either factor alone may be too large or too small.
         step = jax.tree.map(lambda g: rate * g, g)
         numerator = state.numerator + dot(step, state.grad_sum)
@@ -116,12 +107,12 @@ def dadapt_sgd(
         )
         new_state = DAdaptSGDState(
             count=optax.safe_increment(state.count),
-            d=grown(state.d, ratio(2.0 * numerator, l2_norm(grad_sum)), growth_rate),
+            d=grown(state.d, ratio(2.0 * numerator, global_norm(grad_sum)), growth_rate),
             numerator=numerator,
             first_norm=first_norm,
             grad_sum=grad_sum,
             displacement=jax.tree.map(jnp.subtract, state.displacement, new_updates),
         )
-        return new_updates, cast(new_state, state)
+        return new_updates, cast_like(new_state, state)
 
     return optax.GradientTransformation(init, update)

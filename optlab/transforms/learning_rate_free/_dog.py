@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, wide
 from optlab._checks import check_range
-from optlab.linalg import safe_norm
-from optlab.transforms.learning_rate_free._shared import cast, dot, l2_norm, scalar, wide
+from optlab.linalg import global_norm, safe_norm
+from optlab.transforms.learning_rate_free._shared import dot, scalar
 
 __all__ = ["ScaleByDogState", "dog", "ldog", "scale_by_dog"]
 
@@ -66,7 +67,7 @@ def scale_by_dog(
     check_range("eps", eps, 0.0, math.inf, closed="()")
 
     def norm(tree):
-        return jax.tree.map(safe_norm, tree) if layerwise else l2_norm(tree)
+        return jax.tree.map(safe_norm, tree) if layerwise else global_norm(tree)
 
     def square(tree):
         return jax.tree.map(lambda x: jnp.sum(x * x), tree) if layerwise else dot(tree, tree)
@@ -91,7 +92,7 @@ def scale_by_dog(
         rate = jax.tree.map(lambda r, s: r / jnp.sqrt(s), distance, squares)
         rates = rate if layerwise else jax.tree.map(lambda _: rate, g)
         new_updates = jax.tree.map(lambda u, g, r: (r * g).astype(u.dtype), updates, g, rates)
-        return new_updates, cast(ScaleByDogState(state.start, distance, squares), state)
+        return new_updates, cast_like(ScaleByDogState(state.start, distance, squares), state)
 
     return optax.GradientTransformation(init, update)
 

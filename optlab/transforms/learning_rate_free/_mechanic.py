@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, wide
 from optlab._checks import check_range
-from optlab.transforms.learning_rate_free._shared import cast, dot, l2_norm, scalar, wide, zeros
+from optlab.linalg import global_norm
+from optlab.transforms.learning_rate_free._shared import dot, scalar, zeros
 
 __all__ = ["MechanicState", "mechanic"]
 
@@ -118,7 +120,7 @@ def mechanic(
         kept = 1.0 if store_delta else scale / (scale + eps)
         delta = jax.tree.map(lambda x: kept * x, state.delta)
         proposed = jax.tree.map(jnp.add, wide(params), u)
-        pull = s_decay * scale * l2_norm(g) / (l2_norm(proposed) + eps)
+        pull = s_decay * scale * global_norm(g) / (global_norm(proposed) + eps)
         h = dot(delta, g) + pull * dot(delta, proposed)
         largest = jnp.maximum(beta * state.largest, jnp.abs(h))
         sum_of_squares = beta**2 * state.sum_of_squares + h**2
@@ -142,6 +144,6 @@ def mechanic(
             sum_of_squares=sum_of_squares,
             largest=largest,
         )
-        return new_updates, cast(new_state, state)
+        return new_updates, cast_like(new_state, state)
 
     return optax.GradientTransformationExtraArgs(init, update)

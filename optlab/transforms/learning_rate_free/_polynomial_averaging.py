@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import wide
 from optlab._checks import check_range
-from optlab.transforms.learning_rate_free._shared import wide
 
 __all__ = ["PolynomialAveragingState", "averaged_params", "polynomial_averaging"]
 

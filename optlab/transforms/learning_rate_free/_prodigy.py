@@ -7,17 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import cast_like, value_at, wide
 from optlab._checks import check_range
 from optlab.transforms.learning_rate_free._shared import (
-    at_count,
-    bias_correction,
-    cast,
+    adam_correction,
     decayed,
     dot,
     l1_norm,
     ratio,
     scalar,
-    wide,
     zeros,
 )
 
@@ -130,9 +128,9 @@ def prodigy(
         g = wide(updates)
         count = optax.safe_increment(state.count)
         d, b = state.d, b2**0.5 if b3 is None else b3
-        rate = d * at_count(learning_rate, state.count)
+        rate = d * value_at(learning_rate, state.count)
         if use_bias_correction:
-            rate *= bias_correction(b1, b2, count)
+            rate *= adam_correction(b1, b2, count)
 
         weight = d / d0
         numerator = b * state.numerator + weight * rate * dot(g, state.displacement)
@@ -159,6 +157,6 @@ def prodigy(
             grad_sum=grad_sum,
             displacement=jax.tree.map(jnp.subtract, state.displacement, new_updates),
         )
-        return new_updates, cast(new_state, state)
+        return new_updates, cast_like(new_state, state)
 
     return optax.GradientTransformation(init, update)

@@ -7,27 +7,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optlab.linalg import safe_norm
+from optlab._arithmetic import bias_correction, wide, wide_dtype
 
 __all__ = [
-    "at_count",
-    "bias_correction",
-    "cast",
+    "adam_correction",
     "decayed",
     "dot",
     "grown",
     "l1_norm",
-    "l2_norm",
     "ratio",
     "scalar",
-    "wide",
     "zeros",
 ]
-
-
-def wide(tree: Any) -> Any:
-    """Gives the leaves in float32, or in their own dtype where that is wider."""
-    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
 def zeros(params: Any) -> Any:
@@ -36,20 +27,13 @@ def zeros(params: Any) -> Any:
     The state is never narrower: the estimates are ratios of long sums, of which bfloat16 would lose
     every new term.
     """
-    return jax.tree.map(
-        lambda p: jnp.zeros_like(p, dtype=jnp.promote_types(p.dtype, jnp.float32)), params
-    )
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=wide_dtype(p)), params)
 
 
 def scalar(value: Any, params: Any) -> jax.Array:
     """Gives a new scalar in the widest dtype of ``params``, float32 at least."""
     dtypes = (p.dtype for p in jax.tree.leaves(params))
     return jnp.array(value, dtype=functools.reduce(jnp.promote_types, dtypes, jnp.float32))
-
-
-def cast(tree: Any, like: Any) -> Any:
-    """Gives the leaves of ``tree`` in the dtypes of ``like``."""
-    return jax.tree.map(lambda x, y: jnp.asarray(x, dtype=y.dtype), tree, like)
 
 
 def dot(a: Any, b: Any) -> jax.Array | float:
@@ -60,11 +44,6 @@ def dot(a: Any, b: Any) -> jax.Array | float:
 def l1_norm(tree: Any) -> jax.Array | float:
     """The sum of the magnitudes of all entries."""
     return sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(tree)), start=0.0)
-
-
-def l2_norm(tree: Any) -> jax.Array | float:
-    """The Euclidean norm of all entries, which neither over- nor underflows."""
-    return functools.reduce(jnp.hypot, map(safe_norm, jax.tree.leaves(tree)), 0.0)
 
 
 def ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
@@ -78,18 +57,9 @@ def grown(d: jax.Array, estimate: jax.Array, growth_rate: float) -> jax.Array:
     return jnp.maximum(d, jnp.minimum(estimate, d * growth_rate))
 
 
-def at_count(learning_rate: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array | float:
-    """The learning rate of a step."""
-    return learning_rate(count) if callable(learning_rate) else learning_rate
-
-
-def bias_correction(b1: float, b2: float, count: jax.Array) -> jax.Array:
+def adam_correction(b1: float, b2: float, count: jax.Array) -> jax.Array:
     """Adam's correction of both moments, as a factor of the step."""
-
-    def weight(b):  # 1 - b^count, whose digits a float32 power would lose
-        return -jnp.expm1(count * jnp.log1p(-(1.0 - b)))
-
-    return jnp.sqrt(weight(b2)) / weight(b1)
+    return jnp.sqrt(bias_correction(b2, count)) / bias_correction(b1, count)
 
 
 def decayed(updates: Any, params: Any, weight_decay: Any, mask: Any | None) -> Any:

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import bias_correction
 from optlab._checks import check_range
 
-__all__ = ["adam", "apply_decay_and_rate", "bias_correction"]
+__all__ = ["adam", "adam_correction", "apply_decay_and_rate"]
 
 
-def bias_correction(b1, b2, count):
+def adam_correction(b1, b2, count):
     """What Adam's two bias corrections multiply an update by, at step ``count`` = 1, 2, ..."""
-    return jnp.sqrt(1 - b2**count) / (1 - b1**count)
+    return jnp.sqrt(bias_correction(b2, count)) / bias_correction(b1, count)
 
 
 def adam(b1, b2, eps, mu_dtype, *, as_released) -> optax.GradientTransformation:
@@ -30,7 +31,7 @@ def adam(b1, b2, eps, mu_dtype, *, as_released) -> optax.GradientTransformation:
         count = optax.safe_increment(state.count)
         mu = optax.tree_utils.tree_update_moment(updates, state.mu, b1, 1)
         nu = optax.tree_utils.tree_update_moment(updates, state.nu, b2, 2)
-        correction = bias_correction(b1, b2, count)
+        correction = adam_correction(b1, b2, count)
 
         def leaf(m, v):
             return correction.astype(v.dtype) * m.astype(v.dtype) / (jnp.sqrt(v) + eps)

@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from optlab.transforms.low_rank._adamw import adam, apply_decay_and_rate, bias_correction
+from optlab.transforms.low_rank._adamw import adam, adam_correction, apply_decay_and_rate
 from optlab.transforms.low_rank._limit_norm_growth import limit_norm_growth
 from optlab.transforms.low_rank._low_rank import low_rank
 from optlab.transforms.low_rank._projectors import Projector
@@ -88,9 +88,9 @@ def fira(
     residual = limit_norm_growth(max_growth)
     if as_released:
         residual = optax.chain(
-            optax.scale_by_schedule(lambda t: 1 / bias_correction(b1, b2, t + 1)),
+            optax.scale_by_schedule(lambda t: 1 / adam_correction(b1, b2, t + 1)),
             residual,
-            optax.scale_by_schedule(lambda t: bias_correction(b1, b2, t + 1)),
+            optax.scale_by_schedule(lambda t: adam_correction(b1, b2, t + 1)),
         )
     return optax.chain(
         low_rank(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import wide_dtype
 from optlab._checks import check_range
 from optlab.linalg import safe_norm
 
@@ -52,7 +53,7 @@ def limit_norm_growth(max_growth: float = 1.01) -> optax.GradientTransformation:
 
     def init(params):
         def leaf(p):
-            return jnp.zeros((), jnp.promote_types(p.dtype, jnp.float32))
+            return jnp.zeros((), wide_dtype(p))
 
         return LimitNormGrowthState(norm=jax.tree.map(leaf, params))
 

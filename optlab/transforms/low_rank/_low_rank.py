@@ -2,17 +2,20 @@
 
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import wide_dtype
+from optlab._checks import check_count
+from optlab._sharding import placed_like, whole
 from optlab.linalg import safe_norm
 from optlab.transforms.low_rank._projection import SIDES, Projection
 from optlab.transforms.low_rank._projectors import Projector, get_projector
 
-__all__ = ["LowRankState", "check_count", "low_rank"]
+__all__ = ["LowRankState", "low_rank"]
 
 
 class LowRankState(NamedTuple):
@@ -24,12 +27,6 @@ class LowRankState(NamedTuple):
     fallback: optax.OptState  # of the leaves that are not projected, dtype=float32 or wider
     error: optax.Updates  # like the projected leaves, dtype=float32 or wider; or ()
     residual: optax.OptState  # of leaves like the projected ones, dtype=float32 or wider; or ()
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raises ValueError if a Python number is no positive integer; arrays are not checked."""
-    if isinstance(value, (bool, float)) or (isinstance(value, int) and value < 1):
-        raise ValueError(f"{name} must be a positive integer, got {value}.")
 
 
 def low_rank(
@@ -108,8 +105,8 @@ def low_rank(
     Differs from the papers: see the methods built on it.
     """
     projector = get_projector(projector)
-    check_count("rank", rank)
-    check_count("update_interval", update_interval)
+    check_count("rank", rank, 1)
+    check_count("update_interval", update_interval, 1)
     if side not in SIDES:
         raise ValueError(f"side must be one of {', '.join(SIDES)}; got {side!r}.")
     inner = optax.with_extra_args_support(inner)
@@ -121,7 +118,7 @@ def low_rank(
 
         def over(function, projected=True):
             def leaf(p, where):
-                return function(p, where, _wide(p)) if bool(where.axes) is projected else None
+                return function(p, where, wide_dtype(p)) if bool(where.axes) is projected else None
 
             return jax.tree.map(leaf, params, plan)
 
@@ -132,7 +129,7 @@ def low_rank(
         return LowRankState(
             count=jnp.zeros((), jnp.int32),
             bases=tuple(
-                where.init(_wide(p))
+                where.init(wide_dtype(p))
                 for p, where in zip(jax.tree.leaves(params), jax.tree.leaves(plan), strict=True)
             ),
             inner=inner_state,
@@ -149,9 +146,9 @@ def low_rank(
         # Flax nnx would take a tuple inside a tree of params for a container of its own.
         structure = jax.tree.structure(updates)
         old = structure.unflatten(b or None for b in state.bases)
-        a = jax.tree.map(lambda g, b: b and _whole(g.astype(_wide(g))), updates, old)
+        a = jax.tree.map(lambda g, b: b and whole(g.astype(wide_dtype(g))), updates, old)
         if feedback:
-            a = jax.tree.map(lambda x, e: x + _whole(e), a, state.error)
+            a = jax.tree.map(lambda x, e: x + whole(e), a, state.error)
 
         def refresh():
             key = jax.random.fold_in(jax.random.key(0), state.count)
@@ -194,7 +191,7 @@ def low_rank(
         if feedback:
             part = jax.tree.map(lift, a, r, bases)
             error = jax.tree.map(
-                lambda x, p, e: _placed_like(x - error_feedback * p, e), a, part, error
+                lambda x, p, e: placed_like(x - error_feedback * p, e), a, part, error
             )
         if residual:
             part = jax.tree.map(lift if exact_residual else scaled_lift, a, r, bases)
@@ -203,13 +200,13 @@ def low_rank(
             u = jax.tree.map(jnp.add, u, s)
 
         def rest(tree):
-            return jax.tree.map(lambda g, b: None if b else g.astype(_wide(g)), tree, old)
+            return jax.tree.map(lambda g, b: None if b else g.astype(wide_dtype(g)), tree, old)
 
         plain, fallback_state = others.update(
             rest(updates), state.fallback, None if params is None else rest(params), **extra
         )
         chosen = jax.tree.map(lambda g, b, x, y: x if b else y, updates, bases, u, plain)
-        new_updates = jax.tree.map(_placed_like, chosen, updates)
+        new_updates = jax.tree.map(placed_like, chosen, updates)
         return new_updates, LowRankState(
             count=optax.safe_increment(state.count),
             bases=tuple(b or () for b in structure.flatten_up_to(bases)),
@@ -242,23 +239,6 @@ def _plan(params, rank, side, projector, *, strict):
         return where
 
     return jax.tree_util.tree_map_with_path(leaf, params)
-
-
-def _wide(x):
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def _whole(x):
-    """x on every device, if it is sharded over explicit mesh axes: see optlab._sharding."""
-    if any(axis is not None for axis in jax.typeof(x).sharding.spec):
-        return jax.sharding.reshard(x, jax.P(*[None] * x.ndim))
-    return x
-
-
-def _placed_like(x, other):
-    """x with the dtype of ``other``, and its sharding over explicit mesh axes."""
-    x, spec = x.astype(other.dtype), jax.typeof(other).sharding.spec
-    return jax.sharding.reshard(x, spec) if any(axis is not None for axis in spec) else x
 
 
 def _norm_ratio(numerator, denominator, axes):

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optlab._checks import check_range
+from optlab._arithmetic import wide_dtype
+from optlab._checks import check_count, check_range
 from optlab.transforms.low_rank._adamw import adam, apply_decay_and_rate
-from optlab.transforms.low_rank._low_rank import check_count, low_rank
+from optlab.transforms.low_rank._low_rank import low_rank
 from optlab.transforms.low_rank._projectors import Projector
 
 __all__ = ["ScaleByInverseFisherState", "natural_galore", "scale_by_inverse_fisher"]
@@ -87,7 +88,7 @@ def scale_by_inverse_fisher(
     the correction cancel, in float32 to noise once a gradient's norm is a hundred times the root of
     the damping.
     """
-    check_count("history", history)
+    check_count("history", history, 1)
     check_range("damping", damping, 0.0, float("inf"), closed="()")
     if fisher not in _FISHERS:
         raise ValueError(f"fisher must be 'sum' or 'mean', got {fisher!r}.")
@@ -95,7 +96,7 @@ def scale_by_inverse_fisher(
     def init(params):
         def leaf(p):
             shape = (int(history), *p.shape)
-            return jnp.zeros(shape, jnp.promote_types(p.dtype, jnp.float32))
+            return jnp.zeros(shape, wide_dtype(p))
 
         return ScaleByInverseFisherState(jnp.zeros((), jnp.int32), jax.tree.map(leaf, params))
 

@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from optlab._arithmetic import wide_dtype
 from optlab.transforms.low_rank._projectors import Projector
 
 __all__ = ["SIDES", "Projection"]
@@ -76,7 +77,7 @@ class Projection:
 
     def rotate(self, y, old, new, *, absolute: bool) -> jax.Array:
         """The coordinates in the new bases, from those in the old ones."""
-        dtype = jnp.promote_types(y.dtype, jnp.float32)
+        dtype = wide_dtype(y)
         z = y.astype(dtype)
         pairs = zip(self._matrices(old, dtype), self._matrices(new, dtype), strict=True)
         for (axis, before), (_, after) in pairs:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import wide_dtype
 from optlab._checks import check_range
 
 __all__ = ["ScaleByMomentumState", "scale_by_momentum"]
@@ -28,7 +28,7 @@ def scale_by_momentum(
         return ScaleByMomentumState(mu=optax.tree.zeros_like(params, dtype=mu_dtype))
 
     def average(m, g):
-        dtype = jnp.promote_types(g.dtype, jnp.float32)
+        dtype = wide_dtype(g)
         return b1 * m.astype(dtype) + (1.0 - b1) * g.astype(dtype)
 
     def update(updates, state, params=None):

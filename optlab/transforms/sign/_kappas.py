@@ -13,6 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from optlab._arithmetic import wide
 from optlab._checks import check_count, check_range
 from optlab._sharding import gathered
 from optlab.base import PyTree, Scalar
@@ -76,7 +77,7 @@ def per_leaf(
 
     def total(leaf_function):
         def tree_function(tree):
-            terms = [leaf_function(_wide(x)) for x in jax.tree.leaves(tree) if x.size]
+            terms = [leaf_function(wide(x)) for x in jax.tree.leaves(tree) if x.size]
             return sum(terms, start=jnp.zeros((), jnp.float32))
 
         return tree_function
@@ -85,10 +86,6 @@ def per_leaf(
         return jax.tree.map(lambda x: subgradient(x) if x.size else x, tree)
 
     return Kappa(name, total(value), tree_subgradient, total(conjugate) if conjugate else None)
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _indicator(*gauges: Scalar) -> Scalar:
@@ -138,7 +135,7 @@ def l2(*, global_norm: bool = False) -> Kappa:
         )
 
     def norm(tree):
-        norms = [safe_norm(_wide(x)) for x in jax.tree.leaves(tree) if x.size]
+        norms = [safe_norm(wide(x)) for x in jax.tree.leaves(tree) if x.size]
         return safe_norm(jnp.stack(norms)) if norms else jnp.zeros(())
 
     def subgradient(tree):

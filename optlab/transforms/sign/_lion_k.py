@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import wide_dtype
 from optlab._checks import check_range
 from optlab.transforms.sign._kappas import Kappa, get_kappa, l1, l2
 
@@ -66,7 +67,7 @@ def scale_by_lion_k(
 
         def interpolate(b):
             def leaf(m, g):
-                dtype = jnp.promote_types(g.dtype, jnp.float32)
+                dtype = wide_dtype(g)
                 return b * m.astype(dtype) + (1.0 - b) * g.astype(dtype)
 
             return jax.tree.map(leaf, state.mu, updates)

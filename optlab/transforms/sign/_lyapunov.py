@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._arithmetic import wide
 from optlab._checks import check_range
 from optlab.base import Params, PyTree, Scalar
 from optlab.transforms.sign._kappas import Kappa, get_kappa
@@ -36,9 +37,7 @@ def _certificate(kappa: Kappa, weight_decay: float, a: float, b: float, c: float
         )
 
     def lyapunov(value: Scalar, params: Params, momentum: PyTree) -> Scalar:
-        params, momentum = jax.tree.map(
-            lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), (params, momentum)
-        )
+        params, momentum = wide((params, momentum))
         if conjugate is None or not weight_decay:
             return a * value + c * kappa.value(momentum)
         inside = conjugate(optax.tree.scale(weight_decay, params))

@@ -103,8 +103,8 @@ def test_state_is_the_window_and_its_inner_products():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"history": 0}, "history must be a positive integer"),
-        ({"history": 2.5}, "history must be a positive integer"),
+        ({"history": 0}, "history must be an integer of at least 1"),
+        ({"history": 2.5}, "history must be an integer of at least 1"),
         ({"damping": 0.0}, "damping must lie in"),
         ({"b1": 1.0}, "b1 must lie in"),
     ],

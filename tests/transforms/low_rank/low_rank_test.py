@@ -195,9 +195,9 @@ def test_state_has_the_promised_size(options, numbers):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"rank": 0}, "rank must be a positive integer"),
-        ({"rank": 1.5}, "rank must be a positive integer"),
-        ({"update_interval": 0}, "update_interval must be a positive integer"),
+        ({"rank": 0}, "rank must be an integer of at least 1"),
+        ({"rank": 1.5}, "rank must be an integer of at least 1"),
+        ({"update_interval": 0}, "update_interval must be an integer of at least 1"),
         ({"side": "top"}, "side must be one of"),
         ({"projector": "pca"}, "projector must be"),
         ({"rank": 4}, "rank 4 leaves nothing to project"),

@@ -101,7 +101,7 @@ def test_state_has_the_promised_size(side):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"history": 0}, "history must be a positive integer"),
+        ({"history": 0}, "history must be an integer of at least 1"),
         ({"damping": 0.0}, "damping must lie in"),
         ({"fisher": "median"}, "fisher must be"),
     ],
