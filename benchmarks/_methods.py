@@ -5,13 +5,13 @@ from typing import Any
 
 import optax
 
-from optlab.catalog import METHODS
+from optlab.catalog import OPTIMIZERS
 from optlab.training import make_optimizer, optimizers
 
 __all__ = ["BASELINE", "DEFAULT", "parse_methods"]
 
 BASELINE = "optax.adamw"
-_ROWS = {f"optlab.{m.name}": m for m in METHODS if m.family.startswith("transforms.")}
+_ROWS = {m.public: m for m in OPTIMIZERS}
 DEFAULT = ",".join([BASELINE, "optax.lion", *_ROWS])
 
 

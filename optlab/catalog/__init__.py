@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from optlab.catalog import _adaptive, _curvature, _learning_rate_free, _low_rank, _matrix, _sign
 from optlab.catalog._method import Method
 
-__all__ = ["METHODS", "Method", "bibtex", "get", "markdown_table"]
+__all__ = ["METHODS", "OPTIMIZERS", "Method", "bibtex", "get", "markdown_table"]
 
 METHODS: tuple[Method, ...] = (
     *_adaptive.ROWS,
@@ -22,6 +22,8 @@ METHODS: tuple[Method, ...] = (
     *_matrix.ROWS,
     *_sign.ROWS,
 )
+
+OPTIMIZERS: tuple[Method, ...] = tuple(method for method in METHODS if method.unswept is None)
 
 
 def get(name: str) -> Method:
@@ -77,5 +79,6 @@ def markdown_table() -> str:
     """
     lines = ["| method | what it is | bytes/param | family |", "|---|---|---|---|"]
     for m in METHODS:
-        lines.append(f"| `optlab.{m.name}` | {m.summary} | {m.state_bytes:g} | `{m.family}` |")
+        size = "" if m.state_bytes is None else f"{m.state_bytes:g}"
+        lines.append(f"| `{m.public}` | {m.summary} | {size} | `{m.family}` |")
     return "\n".join(lines)

@@ -21,11 +21,14 @@ def _describe(method: Method) -> str:
     lines = [
         f"{method.name}: {method.summary}",
         "",
-        f"  use        optlab.{method.name}({arguments})",
+        f"  use        {method.public}({arguments})",
         f"  signature  {_signature(method)}",
         f"  source     {method.symbol}",
-        f"  state      {method.state_bytes:g} bytes per float32 parameter",
     ]
+    if method.unswept:
+        lines.append(f"  note       {method.unswept}")
+    if method.state_bytes is not None:
+        lines.append(f"  state      {method.state_bytes:g} bytes per float32 parameter")
     if method.variants:
         lines.append(f"  variants   {'; '.join(method.variants)}")
     if method.config:

@@ -15,4 +15,22 @@ ROWS = (
         variants={"momentum": {"b1": 0.9}},
         state_bytes=4.0 * (128 + 1),
     ),
+    Method(
+        name="mkor",
+        family="transforms.curvature",
+        symbol="optlab.transforms.curvature.mkor",
+        summary="Kronecker factors inverted by rank-one updates, O(d^2) a layer",
+        papers=("mozaffari2023mkor",),
+        unswept="takes the layers' inputs and output gradients (layer_taps)",
+        arguments={"learning_rate": 1e-2},
+    ),
+    Method(
+        name="mkor_h",
+        family="transforms.curvature",
+        symbol="optlab.transforms.curvature.mkor_h",
+        summary="MKOR that turns first-order once the loss stops gaining",
+        papers=("mozaffari2023mkor",),
+        unswept="takes the layers' inputs and output gradients (layer_taps), and the loss",
+        arguments={"learning_rate": 1e-2},
+    ),
 )

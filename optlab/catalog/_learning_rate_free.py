@@ -80,4 +80,13 @@ ROWS = (
         arguments={"learning_rate": 1.0},
         state_bytes=16.0,
     ),
+    Method(
+        name="polynomial_averaging",
+        family="transforms.learning_rate_free",
+        symbol="optlab.transforms.learning_rate_free.polynomial_averaging",
+        summary="a running average of the params, weighted towards the last",
+        papers=("shamir2013averaging", "ivgi2023dog"),
+        unswept="an average for the end of a chain",
+        state_bytes=4.0,
+    ),
 )

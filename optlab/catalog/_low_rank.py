@@ -88,4 +88,13 @@ ROWS = (
         arguments={"learning_rate": 1e-2, "rank": 2, "weight_decay": 0.1},
         state_bytes=4.0,
     ),
+    Method(
+        name="limit_norm_growth",
+        family="transforms.low_rank",
+        symbol="optlab.transforms.low_rank.limit_norm_growth",
+        summary="Fira's clip: a leaf's norm may grow by a factor a step at most",
+        papers=("chen2025fira",),
+        unswept="a clip inside a chain",
+        state_bytes=0.0,
+    ),
 )

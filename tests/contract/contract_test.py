@@ -25,7 +25,7 @@ KNOWN_FAILURES = {
 
 
 def _catalog_cases():
-    for row in catalog.METHODS:
+    for row in catalog.OPTIMIZERS:
         for variant, extra in {"": {}, **row.variants}.items():
             name = f"{row.name}[{variant}]" if variant else row.name
             yield Case(name, row.factory(), {**row.arguments, **extra}, row.state_bytes)

@@ -35,7 +35,7 @@ def test_builds_what_the_factory_builds(name, factory, arguments):
 
 def test_every_optlab_optimizer_is_known():
     names = set(training.optimizers())
-    assert {method.name for method in optlab.catalog.METHODS} <= names
+    assert {method.name for method in optlab.catalog.OPTIMIZERS} <= names
     assert "lion_k_lyapunov" not in names  # takes a learning rate, but gives a function
 
 
