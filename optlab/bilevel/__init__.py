@@ -1,0 +1,49 @@
+"""Bilevel solvers: any hypergradient, any direction, any optimizer at either level.
+
+``state = solver.init(key, x, y)``; ``state, info = solver.step(state, outer_batch, inner_batch)``,
+for the problem to minimise ``outer(x, y*(x), batch)``, where ``y*(x)`` minimises
+``inner(x, y, batch)``. Data are arguments, states are NamedTuples of arrays, and a step runs under
+``jit``, ``scan`` and ``vmap``.
+"""
+
+from optlab.bilevel._alternating import AlternatingState, alternating
+from optlab.bilevel._amigo import AmigoState, amigo
+from optlab.bilevel._bo_rep import BoRepState, bo_rep
+from optlab.bilevel._bome import BomeState, bome
+from optlab.bilevel._common import BilevelInfo
+from optlab.bilevel._directions import Direction, plain, saga, spider, storm
+from optlab.bilevel._f2sa import f2sa
+from optlab.bilevel._lv_hba import LvHbaState, lv_hba
+from optlab.bilevel._penalty import PenaltyState, penalty
+from optlab.bilevel._saba import saba
+from optlab.bilevel._soba import SobaState, soba
+from optlab.bilevel._srba import srba
+from optlab.bilevel._vpbgd import VpbgdState, vpbgd
+
+__all__ = [
+    "AlternatingState",
+    "AmigoState",
+    "BilevelInfo",
+    "BoRepState",
+    "BomeState",
+    "Direction",
+    "LvHbaState",
+    "PenaltyState",
+    "SobaState",
+    "VpbgdState",
+    "alternating",
+    "amigo",
+    "bo_rep",
+    "bome",
+    "f2sa",
+    "lv_hba",
+    "penalty",
+    "plain",
+    "saba",
+    "saga",
+    "soba",
+    "spider",
+    "srba",
+    "storm",
+    "vpbgd",
+]

@@ -1,0 +1,203 @@
+"""Directions: what a step follows, made of an oracle's values on batches, with less variance.
+
+An *oracle* is a function ``(point, batch) -> tree``: a gradient, or several things that a solver
+needs at once. A :class:`Direction` remembers some of its earlier values and points. The solvers of
+:mod:`optlab.bilevel` take one for each level; with ``jax.grad(loss)`` for an oracle they serve
+single-level problems as well.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optlab._arithmetic import value_at
+from optlab._checks import check_count, check_range
+from optlab.base import PyTree
+from optlab.bilevel._common import fresh
+
+__all__ = ["Direction", "plain", "saga", "spider", "storm"]
+
+
+class Direction(NamedTuple):
+    """``state = init(like, point)``, and ``estimate``.
+
+    ``estimate(oracle, point, batch, state, *, index=None, full=None)`` gives the direction, a tree
+    ``like`` the oracle's values, and the next state. ``index`` is the batch's number, ``full`` all
+    data as one batch; each is needed by some directions and ignored by the others.
+    """
+
+    init: Callable[[PyTree, PyTree], PyTree]
+    estimate: Callable[..., tuple[PyTree, PyTree]]
+
+
+class StormState(NamedTuple):
+    """State of :func:`storm` and :func:`spider`."""
+
+    count: jax.Array  # estimates made; shape=(), dtype=int32
+    point: PyTree  # of the last estimate
+    direction: PyTree  # the last one
+
+
+class SagaState(NamedTuple):
+    """State of :func:`saga`."""
+
+    memory: PyTree  # the oracle's last values on every batch, shape=[batches, ...]
+    mean: PyTree  # of the memory, over its leading axis
+
+
+def plain() -> Direction:
+    """The oracle's value itself: no memory.
+
+    Returns:
+        The direction.
+
+    >>> direction, _ = plain().estimate(lambda x, b: x - b, jnp.array(3.0), jnp.array(1.0), ())
+    >>> float(direction)
+    2.0
+    """
+
+    def estimate(oracle, point, batch, state, *, index=None, full=None):
+        del index, full
+        return oracle(point, batch), state
+
+    return Direction(lambda like, point: (), estimate)
+
+
+def storm(weight: optax.ScalarOrSchedule) -> Direction:
+    r"""Recursive momentum.
+
+    .. math:: d_t = G(z_t; b_t) + (1 - a_t) \big(d_{t-1} - G(z_{t-1}; b_t)\big)
+
+    Two values of the oracle a step, on the same batch; :math:`d_0 = G(z_0; b_0)`.
+
+    Args:
+        weight: :math:`a_t` in [0, 1]; 1 is :func:`plain`. A schedule counts the estimates from 0.
+
+    Returns:
+        The direction; its state is twice as large as a value and a point together.
+
+    Raises:
+        ValueError: if ``weight`` is out of range.
+
+    >>> d = storm(0.5)
+    >>> oracle, state = lambda x, b: x - b, d.init(jnp.array(0.0), jnp.array(0.0))
+    >>> for batch in (1.0, 3.0):
+    ...     direction, state = d.estimate(oracle, jnp.array(2.0), batch, state)
+    >>> float(direction)  # the mean of the two, as the point did not move
+    0.0
+
+    References:
+        A. Cutkosky, F. Orabona, "Momentum-Based Variance Reduction in Non-Convex SGD",
+        NeurIPS 2019, arXiv:1905.10018
+    """
+    check_range("weight", weight, 0.0, 1.0, closed="[]")
+
+    def estimate(oracle, point, batch, state, *, index=None, full=None):
+        del index, full
+        keep = jnp.where(state.count == 0, 0.0, 1.0 - value_at(weight, state.count))
+        new, old = oracle(point, batch), oracle(state.point, batch)
+        return _recursive(new, old, keep, point, state)
+
+    return Direction(_init_recursive, estimate)
+
+
+def spider() -> Direction:
+    r"""Differences along the path, from a value on all data (SPIDER, SARAH).
+
+    .. math:: d_t = d_{t-1} + G(z_t; b_t) - G(z_{t-1}; b_t)
+
+    or :math:`d_t = G(z_t; \text{all})` at a step that is given ``full``. Whether one is, is known
+    when the step is compiled: an epoch is one compiled step with ``full`` and a scan of steps
+    without, and no step carries a full pass that it does not take.
+
+    Returns:
+        The direction; its first estimate without ``full`` is the value on the batch.
+
+    >>> d = spider()
+    >>> oracle, state = lambda x, b: x * b, d.init(jnp.array(0.0), jnp.array(0.0))
+    >>> _, state = d.estimate(oracle, jnp.array(1.0), 9.0, state, full=2.0)
+    >>> float(d.estimate(oracle, jnp.array(1.5), 4.0, state)[0])
+    4.0
+
+    References:
+        C. Fang, C. J. Li, Z. Lin, T. Zhang, "SPIDER: Near-Optimal Non-Convex Optimization via
+        Stochastic Path Integrated Differential Estimator", NeurIPS 2018, arXiv:1807.01695
+    """
+
+    def estimate(oracle, point, batch, state, *, index=None, full=None):
+        del index
+        if full is not None:
+            direction = oracle(point, full)
+            return direction, StormState(state.count + 1, point, direction)
+        keep = jnp.where(state.count == 0, 0.0, 1.0)
+        new, old = oracle(point, batch), oracle(state.point, batch)
+        return _recursive(new, old, keep, point, state)
+
+    return Direction(_init_recursive, estimate)
+
+
+def saga(batches: int) -> Direction:
+    r"""A memory of the last value on every batch.
+
+    .. math::
+        d_t = G(z_t; b_i) - M_i + \bar M, \qquad M_i \leftarrow G(z_t; b_i)
+
+    The memory starts at zero. A step reads and writes one row of it.
+
+    Args:
+        batches: how many there are; ``index`` must be below it.
+
+    Returns:
+        The direction; its state is ``batches + 1`` times as large as a value.
+
+    Raises:
+        ValueError: if ``batches`` is no positive integer, or a step is given no ``index``.
+
+    >>> d = saga(2)
+    >>> state = d.init(jnp.array(0.0), ())
+    >>> direction, state = d.estimate(lambda x, b: x * b, 1.0, 4.0, state, index=1)
+    >>> float(direction), state.memory.tolist(), float(state.mean)
+    (4.0, [0.0, 4.0], 2.0)
+
+    References:
+        A. Defazio, F. Bach, S. Lacoste-Julien, "SAGA: A Fast Incremental Gradient Method With
+        Support for Non-Strongly Convex Composite Objectives", NeurIPS 2014, arXiv:1407.0202
+    """
+    check_count("batches", batches, 1)
+
+    def init(like, point):
+        del point
+        memory = jax.tree.map(lambda x: jnp.zeros((batches, *x.shape), x.dtype), like)
+        return SagaState(memory, optax.tree.zeros_like(like))
+
+    def estimate(oracle, point, batch, state, *, index=None, full=None):
+        del full
+        if index is None:
+            raise ValueError("index must be given: saga keeps a value for every batch.")
+        new = oracle(point, batch)
+        change = jax.tree.map(lambda g, m: g - m[index], new, state.memory)
+        direction = optax.tree.add(change, state.mean)
+        memory = jax.tree.map(lambda m, g: m.at[index].set(g), state.memory, new)
+        mean = optax.tree.add_scale(state.mean, 1.0 / batches, change)
+        return direction, SagaState(memory, mean)
+
+    return Direction(init, estimate)
+
+
+def _init_recursive(like: PyTree, point: PyTree) -> StormState:
+    return StormState(jnp.zeros((), jnp.int32), fresh(point), optax.tree.zeros_like(like))
+
+
+def _recursive(
+    new: PyTree, old: PyTree, keep: Any, point: PyTree, state: StormState
+) -> tuple[PyTree, StormState]:
+    """``new + keep * (last - old)``, without a NaN of the first step's ``old``."""
+
+    def leaf(g, last, before):
+        return g + jnp.where(keep == 0, 0.0, keep * (last - before)).astype(g.dtype)
+
+    direction = jax.tree.map(leaf, new, state.direction, old)
+    return direction, StormState(state.count + 1, point, direction)

@@ -1,0 +1,168 @@
+"""SOBA: one loop in which both variables and the linear system move together."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optlab.base import PyTree, Solver
+from optlab.bilevel._common import (
+    BilevelInfo,
+    Project,
+    advance,
+    check_objectives,
+    fresh,
+    identity,
+)
+from optlab.bilevel._directions import Direction, plain
+
+__all__ = ["SobaState", "soba"]
+
+
+class SobaState(NamedTuple):
+    """State of :func:`soba` and of the methods built on it."""
+
+    x: PyTree  # outer variable
+    y: PyTree  # inner variable
+    v: PyTree  # solution of the linear system, like y
+    outer_optimizer: optax.OptState  # of x
+    inner_optimizer: optax.OptState  # of y
+    linear_optimizer: optax.OptState  # of v
+    outer_direction: PyTree  # what it remembers of the outer batches
+    inner_direction: PyTree  # what it remembers of the inner batches
+
+
+def soba(
+    outer: Callable,
+    inner: Callable,
+    *,
+    outer_optimizer: optax.GradientTransformation,
+    inner_optimizer: optax.GradientTransformation,
+    linear_optimizer: optax.GradientTransformation,
+    outer_direction: Direction | None = None,
+    inner_direction: Direction | None = None,
+    project_outer: Project = identity,
+    project_inner: Project = identity,
+) -> Solver:
+    r"""Stochastic bilevel descent in one loop.
+
+    .. math::
+        y \leftarrow y - \rho\, g_y, \qquad
+        v \leftarrow v - \rho\, (g_{yy} v - f_y), \qquad
+        x \leftarrow x - \gamma\, (f_x - g_{xy} v)
+
+    all taken at the old (x, y, v), on one batch of each objective. One ``vjp`` of :math:`g_y` gives
+    its three terms. The optimizers replace the plain steps, the directions the plain values:
+    with :func:`saga` this is SABA, with :func:`spider` SRBA.
+
+    ``state = solver.init(key, x, y)``; ``state, info = solver.step(state, outer_batch,
+    inner_batch)``, with ``outer_index`` and ``inner_index`` for :func:`saga`, ``outer_full`` and
+    ``inner_full`` for :func:`spider`.
+
+    Args:
+        outer: f, a function ``(x, y, batch) -> scalar``.
+        inner: g, likewise, strongly convex in y.
+        outer_optimizer: any optax transformation, for x.
+        inner_optimizer: for y.
+        linear_optimizer: for v.
+        outer_direction: of the values on the outer batches, :math:`(f_x, f_y)`; None is plain.
+        inner_direction: of those on the inner ones, :math:`(g_y, g_{yy} v, g_{xy} v)`.
+        project_outer: onto the set in which x is kept.
+        project_inner: onto the set in which y is kept.
+
+    Returns:
+        The solver; its info is a :class:`BilevelInfo`. The key is not used.
+
+    Raises:
+        ValueError: if a loss is no scalar, or a batch's leaves differ in their leading size.
+
+    >>> f, g = lambda x, y, b: (y - 1) ** 2 + x**2, lambda x, y, b: (y - x) ** 2
+    >>> sgd = optax.sgd(0.1)
+    >>> solver = soba(f, g, outer_optimizer=sgd, inner_optimizer=sgd, linear_optimizer=sgd)
+    >>> state = solver.init(jax.random.key(0), jnp.array(0.0), jnp.array(0.0))
+    >>> state, _ = jax.lax.scan(lambda s, _: solver.step(s, None, None), state, length=200)
+    >>> round(float(state.x), 3), round(float(state.y), 3)
+    (0.5, 0.5)
+
+    References:
+        M. Dagréou, P. Ablin, S. Vaiter, T. Moreau, "A framework for bilevel optimization that
+        enables stochastic and global variance reduction algorithms", NeurIPS 2022,
+        arXiv:2201.13409
+
+    Differs from the paper: v has the opposite sign, that of :math:`g_{yy}^{-1} f_y`.
+    """
+    outer_direction, inner_direction = outer_direction or plain(), inner_direction or plain()
+
+    def outer_oracle(point, batch):
+        x, y, _ = point
+        return jax.grad(outer, argnums=(0, 1))(x, y, batch)
+
+    def inner_oracle(point, batch):
+        x, y, v = point
+        gradient, pull = jax.vjp(lambda x, y: jax.grad(inner, argnums=1)(x, y, batch), x, y)
+        cross, product = pull(v)
+        return gradient, product, cross
+
+    def init(key, x, y):
+        del key
+        x, y = fresh(x), fresh(y)
+        v = optax.tree.zeros_like(y)
+        return SobaState(
+            x=x,
+            y=y,
+            v=v,
+            outer_optimizer=outer_optimizer.init(x),
+            inner_optimizer=inner_optimizer.init(y),
+            linear_optimizer=linear_optimizer.init(v),
+            outer_direction=outer_direction.init((x, y), (x, y, v)),
+            inner_direction=inner_direction.init((y, v, x), (x, y, v)),
+        )
+
+    def step(
+        state,
+        outer_batch,
+        inner_batch,
+        *,
+        outer_index=None,
+        inner_index=None,
+        outer_full=None,
+        inner_full=None,
+        **extra,
+    ):
+        del extra
+        check_objectives(outer, inner, state.x, state.y, outer_batch, inner_batch)
+        point = (state.x, state.y, state.v)
+        (f_x, f_y), outer_memory = outer_direction.estimate(
+            outer_oracle,
+            point,
+            outer_batch,
+            state.outer_direction,
+            index=outer_index,
+            full=outer_full,
+        )
+        (g_y, product, cross), inner_memory = inner_direction.estimate(
+            inner_oracle,
+            point,
+            inner_batch,
+            state.inner_direction,
+            index=inner_index,
+            full=inner_full,
+        )
+        residual = optax.tree.sub(product, f_y)
+        hypergradient = optax.tree.sub(f_x, cross)
+        x, outer_state = advance(
+            outer_optimizer, hypergradient, state.outer_optimizer, state.x, project_outer
+        )
+        y, inner_state = advance(
+            inner_optimizer, g_y, state.inner_optimizer, state.y, project_inner
+        )
+        v, linear_state = advance(linear_optimizer, residual, state.linear_optimizer, state.v)
+        info = BilevelInfo(
+            *(jnp.asarray(optax.tree.norm(d)) for d in (hypergradient, g_y, residual))
+        )
+        memories = (outer_memory, inner_memory)
+        return SobaState(x, y, v, outer_state, inner_state, linear_state, *memories), info
+
+    return Solver(init, step)

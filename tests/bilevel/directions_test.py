@@ -1,0 +1,103 @@
+"""Directions: their formulas, written out anew, and what each keeps or reduces."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from optlab.bilevel import plain, saga, spider, storm
+
+DATA = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), jnp.float32)
+POINTS = jnp.asarray(np.random.default_rng(1).standard_normal((6, 3)), jnp.float32)
+ORDER = (2, 0, 3, 2, 1, 0)
+
+
+def oracle(point, batch):
+    """A gradient that is not linear in the point, in a tree."""
+    return {"g": batch * point + point**3, "sum": jnp.sum(point * batch)}
+
+
+def _follow(direction, **options):
+    state = direction.init(oracle(POINTS[0], DATA[0]), POINTS[0])
+    found = []
+    for point, i in zip(POINTS, ORDER, strict=True):
+        value, state = direction.estimate(oracle, point, DATA[i], state, index=i, **options)
+        found.append(value)
+    return found, state
+
+
+def _assert_same(actual, desired):
+    jax.tree.map(
+        lambda a, d: np.testing.assert_allclose(a, d, rtol=1e-5, atol=1e-6), actual, desired
+    )
+
+
+def test_plain_is_the_oracle():
+    found, _ = _follow(plain())
+    _assert_same(found, [oracle(p, DATA[i]) for p, i in zip(POINTS, ORDER, strict=True)])
+
+
+@pytest.mark.parametrize("weight", [0.3, lambda t: 1.0 / (t + 1.0)])
+def test_storm_is_its_recursion(weight):
+    found, _ = _follow(storm(weight))
+    last = oracle(POINTS[0], DATA[ORDER[0]])
+    _assert_same(found[0], last)
+    for t in range(1, len(ORDER)):
+        a = weight if isinstance(weight, float) else weight(t)
+        new, old = (oracle(p, DATA[ORDER[t]]) for p in (POINTS[t], POINTS[t - 1]))
+        last = jax.tree.map(lambda n, d, o, a=a: n + (1 - a) * (d - o), new, last, old)
+        _assert_same(found[t], last)
+
+
+def test_storm_of_weight_one_is_plain():
+    _assert_same(_follow(storm(1.0))[0], _follow(plain())[0])
+
+
+def test_spider_with_all_data_is_exact_and_then_telescopes():
+    direction = spider()
+    state = direction.init(oracle(POINTS[0], DATA[0]), POINTS[0])
+
+    def whole(point, rows):
+        return jax.tree.map(lambda v: v.mean(0), jax.vmap(oracle, (None, 0))(point, rows))
+
+    value, state = direction.estimate(whole, POINTS[0], None, state, full=DATA)
+    _assert_same(value, whole(POINTS[0], DATA))
+    for point in POINTS[1:]:  # every batch is all data: the differences add up to the value
+        value, state = direction.estimate(whole, point, DATA, state)
+        _assert_same(value, whole(point, DATA))
+
+
+def test_saga_keeps_the_last_value_on_every_batch():
+    found, state = _follow(saga(4))
+    memory = [jax.tree.map(jnp.zeros_like, found[0]) for _ in range(4)]
+    for t, i in enumerate(ORDER):
+        new = oracle(POINTS[t], DATA[i])
+        mean = jax.tree.map(lambda *rows: sum(rows) / 4, *memory)
+        _assert_same(found[t], jax.tree.map(lambda n, m, a: n - m + a, new, memory[i], mean))
+        memory[i] = new
+    for i in range(4):
+        _assert_same(jax.tree.map(lambda m, i=i: m[i], state.memory), memory[i])
+    _assert_same(state.mean, jax.tree.map(lambda m: m.mean(0), state.memory))
+
+
+def test_saga_is_unbiased_and_exact_at_a_fixed_point():
+    _, state = _follow(saga(4))
+    values = [saga(4).estimate(oracle, POINTS[0], DATA[i], state, index=i)[0] for i in range(4)]
+    full = [oracle(POINTS[0], DATA[i]) for i in range(4)]
+
+    def mean(trees):
+        return jax.tree.map(lambda *rows: sum(rows) / 4, *trees)
+
+    _assert_same(mean(values), mean(full))
+    for i in range(4):  # with the memory of this point there is no variance left
+        _, state = saga(4).estimate(oracle, POINTS[0], DATA[i], state, index=i)
+    _assert_same(saga(4).estimate(oracle, POINTS[0], DATA[2], state, index=2)[0], mean(full))
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="index must be given"):
+        saga(2).estimate(oracle, POINTS[0], DATA[0], saga(2).init(POINTS[0], ()))
+    with pytest.raises(ValueError, match="batches must be an integer"):
+        saga(0)
+    with pytest.raises(ValueError, match="weight must lie in"):
+        storm(1.5)

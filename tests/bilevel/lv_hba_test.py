@@ -1,0 +1,81 @@
+"""LV-HBA on its closed form, whose inner solutions are many, and its constraint at every step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from optlab.bilevel import lv_hba
+
+N = 100
+
+
+def _outer(x, y, batch):
+    return 0.5 * jnp.sum((x - y["b"]) ** 2) + 0.5 * jnp.sum((y["a"] - 1.0) ** 2)
+
+
+def _inner(x, y, batch):
+    return 0.5 * jnp.sum(y["a"] ** 2) - x @ y["a"] + jnp.sum(y["b"])
+
+
+def _constraint(x, y):
+    return (jnp.sum(x) + jnp.sum(y["a"]) + jnp.sum(y["b"])) / jnp.sqrt(3.0 * N)
+
+
+def _project(point):
+    """Onto the plane on which all 3n entries add up to zero."""
+    x, y = point
+    mean = (jnp.sum(x) + jnp.sum(y["a"]) + jnp.sum(y["b"])) / (3 * N)
+    return jax.tree.map(lambda leaf: leaf - mean, (x, y))
+
+
+def _solver(**options):
+    return lv_hba(
+        _outer,
+        _inner,
+        _constraint,
+        outer_optimizer=optax.sgd(0.05),
+        inner_optimizer=optax.sgd(0.05),
+        saddle_rate=0.05,
+        center_rate=0.05,
+        outer_weight=lambda k: 10.0 * (k + 1.0) ** 0.3,
+        **{"equality": True, "project": _project, **options},
+    )
+
+
+def _start(solver):
+    ones = jnp.ones(N)
+    state = solver.init(jax.random.key(0), 10 * ones, {"a": 10 * ones, "b": 10 * ones})
+    return state._replace(theta={"a": ones, "b": ones})
+
+
+def test_the_closed_form():
+    """x* = -0.3, y_1* = 0.7, y_2* = -0.4 in every entry, and f* = 0.05 n."""
+    solver = _solver()
+    state, info = jax.jit(
+        lambda s: jax.lax.scan(lambda s, _: solver.step(s, None, None), s, length=5000)
+    )(_start(solver))
+    solution = np.concatenate([np.full(N, v) for v in (-0.3, 0.7, -0.4)])
+    found = np.concatenate([state.x, state.y["a"], state.y["b"]])
+    scale = np.linalg.norm(solution)
+    assert np.linalg.norm(found - solution) < 3e-3 * scale
+    assert float(_outer(state.x, state.y, None)) == pytest.approx(0.05 * N, rel=2e-2)
+    assert float(jnp.max(info.linear_norm)) < 1e-4  # the constraint, at every step
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="gamma1 must lie"):
+        _solver(gamma1=0.0)
+    solver = lv_hba(
+        _outer,
+        _inner,
+        lambda x, y: (x, y),
+        outer_optimizer=optax.sgd(0.05),
+        inner_optimizer=optax.sgd(0.05),
+        saddle_rate=0.05,
+        center_rate=0.05,
+        outer_weight=1.0,
+    )
+    with pytest.raises(ValueError, match="constraint must give one array"):
+        _start(solver)
