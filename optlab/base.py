@@ -41,6 +41,9 @@ class Codec(Protocol):
     shape, and blocks lie on the last axis, so that a code is sharded as its array is.
     """
 
+    name: str  # of the function that makes it
+    local: bool  # whether a block's code depends on that block alone: it then streams and shards
+
     @property
     def bits(self) -> float:
         """Bits that one element takes at rest, its share of the scales included."""
@@ -51,6 +54,10 @@ class Codec(Protocol):
 
         Where ``shards`` devices split the last axis, no block may straddle two of them.
         """
+        ...
+
+    def refit(self, encoded: Encoded, shape: tuple[int, ...] | None = None) -> "Codec":
+        """Gives the codec whose blocks are those of ``encoded``, from the shapes alone."""
         ...
 
     def encode(self, x: jax.Array, *, key: jax.Array | None = None) -> Encoded:
