@@ -1,0 +1,230 @@
+"""Errors and CPU time of hypergradients, beside jaxopt, optimistix and TorchOpt.
+
+python -m benchmarks.hypergradients
+python -m benchmarks.hypergradients --torch_python=<python of an environment with torch, torchopt>
+
+Peers that are not installed are left out. Writes <out>.json and <out>.md, and prints the tables.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+from benchmarks import _hypergradient_methods as methods
+from tests import hypergradient_problems as problems
+
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Samples a method, taken in turns.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 1000, "Inner steps of the unrolled loops.", lower_bound=1)
+_TORCH = flags.DEFINE_string("torch_python", None, "Interpreter that has torch and torchopt.")
+_OUT = flags.DEFINE_string("out", None, "Stem of the files; benchmarks/results/hypergradients_cpu.")
+
+_SAMPLE_SECONDS = 0.02  # a sample is as many calls as last this long
+PARTS = {
+    "given": "The inner solution is given: the linear solve alone",
+    "end_to_end": "From zeros: the inner solve to 1e-8, then the hypergradient",
+    "unrolled": "Gradient descent from the solution, differentiated",
+}
+
+
+class _Timed:
+    """A compiled method: its answer, its temporaries, and samples of its CPU time."""
+
+    def __init__(self, method, arguments):
+        self.arguments = arguments
+        self.run = jax.jit(method).lower(*arguments).compile()
+        self.h, self.failed = jax.block_until_ready(self.run(*arguments))
+        self.temp_bytes = self.run.memory_analysis().temp_size_in_bytes
+        self.calls = 1
+        self.calls = max(1, round(_SAMPLE_SECONDS / max(self.sample(), 1e-6)))
+        self.samples = []
+
+    def sample(self) -> float:
+        start = time.process_time()
+        for _ in range(self.calls):
+            result = self.run(*self.arguments)
+        jax.block_until_ready(result)
+        return (time.process_time() - start) / self.calls
+
+
+def _measure(part: str, name: str, dtype: str, repeats: int, steps: int) -> dict:
+    """One row a method: error, flag, CPU milliseconds and temporaries."""
+    with jax.enable_x64(dtype == "float64"):
+        problem = problems.load(name, dtype)
+        arguments = list(problem.arguments[2:])
+        if part == "given":
+            chosen = methods.given_solution(problem)
+        elif part == "end_to_end":
+            chosen = methods.end_to_end(problem)
+            arguments[1] = methods.zeros(problem.y)
+        else:
+            chosen = methods.unrolling(problem, steps)
+        timed, rows = {}, {}
+        for label, method in chosen.items():
+            try:
+                timed[label] = _Timed(method, arguments)
+            except (TypeError, ValueError, RuntimeError) as error:
+                # A peer's failure is a result.
+                line = str(error).splitlines()[0][:100]
+                rows[label] = {"error": None, "failed": None, "milliseconds": None, "note": line}
+        for _ in range(repeats):
+            for run in timed.values():
+                run.samples.append(run.sample())
+        for label, run in timed.items():
+            rows[label] = {
+                "error": problem.error(run.h),
+                "failed": None if run.failed is None else bool(run.failed),
+                "milliseconds": 1e3 * statistics.median(run.samples),
+                "temp_bytes": run.temp_bytes,
+            }
+        print(f"{part} {name} {dtype}: {len(rows)} methods", file=sys.stderr, flush=True)
+        return {label: rows[label] for label in chosen}
+
+
+def _torchopt(python: str, repeats: int) -> dict:
+    """The rows of TorchOpt, from its own process."""
+    data = {}
+    with jax.enable_x64(True):
+        for name in problems.NAMES:
+            problem = problems.load(name, "float64")
+            (c, d), (a, b) = problem.outer_batch, problem.inner_batch
+            arrays = {"x": problem.x, "y": problem.y, "a": a, "b": b, "c": c, "d": d}
+            data |= {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
+            data[f"{name}/h"] = problem.hypergradient
+    script = pathlib.Path(__file__).parent / "_torchopt_hypergradients.py"
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "problems.npz")
+        np.savez(path, **data)
+        done = subprocess.run(
+            [python, str(script), path, str(repeats)], capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise ValueError(f"--torch_python: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("jax", "optax", "lineax", *methods.PEERS):
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def measure(repeats: int, steps: int, torch_python: str | None) -> dict:
+    """Runs all parts.
+
+    Args:
+        repeats: samples a method.
+        steps: of the unrolled loops.
+        torch_python: interpreter of an environment with torch and torchopt, or None.
+
+    Returns:
+        What ``json.dump`` can write.
+    """
+    rows = []
+    for part in PARTS:
+        for name in problems.NAMES:
+            by_dtype = {d: _measure(part, name, d, repeats, steps) for d in ("float64", "float32")}
+            for label in by_dtype["float64"]:
+                row = {"part": part, "problem": name, "method": label}
+                rows.append(row | {dtype: by_dtype[dtype][label] for dtype in by_dtype})
+    versions = _versions()
+    if torch_python is not None:
+        child = _torchopt(torch_python, repeats)
+        versions |= child["versions"]
+        rows += [{"part": "given", **row} for row in child["rows"]]
+    return {
+        "benchmark": "hypergradients",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+        "platform": jax.devices()[0].platform,
+        "cpu_count": os.cpu_count(),
+        "repeats": repeats,
+        "steps": steps,
+        "rows": rows,
+    }
+
+
+def table(result: dict) -> str:
+    """Writes a result as Markdown, one table a part.
+
+    Args:
+        result: what :func:`measure` gave.
+
+    Returns:
+        The text. A cell is the relative error, F where the method says that it failed, and the
+        CPU milliseconds.
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        f"Relative error of the hypergradient / CPU milliseconds, on {result['cpu_count']} "
+        f"{result['platform'].upper()} cores, {result['date'][:10]}; F: the method flags it. Medians "
+        f"of {result['repeats']} samples, in turns. {versions}.",
+    ]
+    for part, title in PARTS.items():
+        rows = [row for row in result["rows"] if row["part"] == part]
+        labels = list(dict.fromkeys(row["method"] for row in rows))
+        cells = {(r["method"], r["problem"], d): r[d] for r in rows for d in ("float64", "float32")}
+        lines += ["", f"**{title}**", "", "| method | dtype |" + "|".join(problems.NAMES) + "|"]
+        lines.append("|---" * (2 + len(problems.NAMES)) + "|")
+        for label in labels:
+            for dtype in ("float64", "float32"):
+                row = [_cell(cells[label, name, dtype]) for name in problems.NAMES]
+                lines.append(f"| {label} | {dtype} | {' | '.join(row)} |")
+        if part == "unrolled":
+            lines += ["", *_checkpoint_notes(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: dict) -> str:
+    if value["error"] is None:
+        return f"raises: {value['note']}"
+    error = f"{value['error']:.1e}" if math.isfinite(value["error"]) else "NaN"
+    flag = " F" if value["failed"] else ""
+    return f"{error}{flag} / {value['milliseconds']:.3g}"
+
+
+def _checkpoint_notes(rows: list[dict]) -> list[str]:
+    notes = []
+    for name in problems.NAMES:
+        plain, saved = (row["float64"] for row in rows if row["problem"] == name)
+        notes.append(
+            f"- {name}: checkpoints take {saved['milliseconds'] / plain['milliseconds']:.2f} of the "
+            f"time and {saved['temp_bytes'] / plain['temp_bytes']:.3f} of the temporaries."
+        )
+    return notes
+
+
+def main(argv: list[str]) -> int:
+    """Measures and reports; gives the exit code."""
+    logging.set_verbosity(logging.WARNING)
+    if len(argv) > 1:
+        print(f"{argv[1]!r} is not a flag: write --name=value.", file=sys.stderr)
+        return 2
+    out = pathlib.Path(_OUT.value or "benchmarks/results/hypergradients_cpu")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        result = measure(_REPEATS.value, _STEPS.value, _TORCH.value)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(table(result), encoding="utf-8")
+    print(table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
