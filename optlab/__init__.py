@@ -7,7 +7,7 @@ The ready optimizers are here (``optlab.lion_k(1e-4)``), the families are module
 
 import importlib
 
-from optlab import linalg, problems, schedules, transforms
+from optlab import bilevel, hypergrad, implicit, linalg, problems, schedules, transforms
 from optlab._version import __version__ as __version__
 from optlab.transforms.adaptive import exadam, lamb, lars, n_pg_igt, spam, stable_spam
 from optlab.transforms.curvature import m_fac
@@ -23,10 +23,35 @@ from optlab.transforms.learning_rate_free import (
 )
 from optlab.transforms.low_rank import dct_adamw, fira, galore, natural_galore, trion
 from optlab.transforms.matrix import auon, hybrid_auon, muon
+from optlab.transforms.quantized import (
+    adagrad8bit,
+    adam8bit,
+    adamw4bit,
+    adamw8bit,
+    adamw_coat,
+    adamw_fp8,
+    ademamix8bit,
+    lamb8bit,
+    lars8bit,
+    lion8bit,
+    lion_k8bit,
+    muon8bit,
+    rmsprop8bit,
+    sgd8bit,
+    step,
+)
 from optlab.transforms.sign import lion_k, normalized_momentum, signum
 
 __all__ = [
+    "adagrad8bit",
+    "adam8bit",
+    "adamw4bit",
+    "adamw8bit",
+    "adamw_coat",
+    "adamw_fp8",
+    "ademamix8bit",
     "auon",
+    "bilevel",
     "dadapt_adagrad",
     "dadapt_adam",
     "dadapt_lion",
@@ -37,23 +62,33 @@ __all__ = [
     "fira",
     "galore",
     "hybrid_auon",
+    "hypergrad",
+    "implicit",
     "lamb",
+    "lamb8bit",
     "lars",
+    "lars8bit",
     "ldog",
     "linalg",
+    "lion8bit",
     "lion_k",
+    "lion_k8bit",
     "m_fac",
     "mechanic",
     "muon",
+    "muon8bit",
     "n_pg_igt",
     "natural_galore",
     "normalized_momentum",
     "problems",
     "prodigy",
+    "rmsprop8bit",
     "schedules",
+    "sgd8bit",
     "signum",
     "spam",
     "stable_spam",
+    "step",
     "training",
     "transforms",
     "trion",

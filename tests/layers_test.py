@@ -22,6 +22,7 @@ LAYERS = {
     "problems": 1,
     "schedules": 2,
     "transforms": 2,
+    "transforms.quantized": 2.5,  # wraps transforms of the other families
     "zeroth_order": 2,
     "implicit": 3,
     "hypergrad": 3,
@@ -104,9 +105,9 @@ def _imports(path: Path, tree: ast.AST) -> set[str]:
     return found
 
 
-def _layer(module: str) -> int:
+def _layer(module: str) -> float:
     parts = module.split(".")
-    return TOP if len(parts) == 1 else LAYERS[parts[1]]
+    return TOP if len(parts) == 1 else LAYERS.get(".".join(parts[1:3]), LAYERS[parts[1]])
 
 
 def _is_optlab(module: str) -> bool:

@@ -9,7 +9,15 @@ import importlib.resources
 import re
 from collections.abc import Sequence
 
-from optlab.catalog import _adaptive, _curvature, _learning_rate_free, _low_rank, _matrix, _sign
+from optlab.catalog import (
+    _adaptive,
+    _curvature,
+    _learning_rate_free,
+    _low_rank,
+    _matrix,
+    _quantized,
+    _sign,
+)
 from optlab.catalog._method import Method
 
 __all__ = ["METHODS", "OPTIMIZERS", "Method", "bibtex", "get", "markdown_table"]
@@ -20,6 +28,7 @@ METHODS: tuple[Method, ...] = (
     *_learning_rate_free.ROWS,
     *_low_rank.ROWS,
     *_matrix.ROWS,
+    *_quantized.ROWS,
     *_sign.ROWS,
 )
 

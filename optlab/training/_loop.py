@@ -1,21 +1,14 @@
 """The training loop, which goes on bit for bit after any interruption."""
 
 import contextlib
-import dataclasses
 import functools
 import math
 import os
-import pathlib
-import signal
-import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from optlab.training._checkpoint import Checkpoints
 from optlab.training._config import ConfigError, TrainConfig, validate
@@ -24,73 +17,14 @@ from optlab.training._profile import profiled
 from optlab.training._program import Carry, Program, compile_program
 from optlab.training._registry import make_optimizer, make_schedule
 from optlab.training._report import write_report
+from optlab.training._result import Result, recorded_result, summary
+from optlab.training._signals import Stop, noting_signals
 from optlab.training._state import state_bytes_per_parameter
+from optlab.training._tasks import Task
 from optlab.training._workdir import Workdir
-from optlab.training.data import Examples, Windows, epoch_order, load_data
+from optlab.training.data import Dataset, Examples, Windows, epoch_order, load_data
 
-__all__ = ["Result", "train"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-        workdir: its folder.
-        optimizer, data: their names.
-        step: of its last checkpoint; all of its steps if it ran to its end.
-        signum: the signal that stopped it, 0 if none did.
-        diverged_at: the step at which an inf or NaN stopped it, 0 if none did.
-        resumed_at: the steps that its later processes went on from.
-        train_loss, test_loss, test_accuracy: as last logged, nan before that; a regression has no
-            accuracy.
-        finding: what the last figures of the held-out examples say, in words.
-        steps_per_second: median over the log lines; evaluation and checkpoints do not count.
-        state_bytes_per_parameter: of the optimizer.
-        parameters: of the model.
-        seconds: wall time, over all processes of the run that ended well.
-    """
-
-    workdir: pathlib.Path
-    optimizer: str
-    data: str
-    step: int
-    signum: int
-    diverged_at: int
-    resumed_at: tuple[int, ...]
-    train_loss: float
-    test_loss: float
-    test_accuracy: float
-    finding: str
-    steps_per_second: float
-    state_bytes_per_parameter: float
-    parameters: int
-    seconds: float
-
-    @property
-    def status(self) -> str:
-        """How it ended: ``done``, ``preempted`` or ``diverged``."""
-        return "diverged" if self.diverged_at else "preempted" if self.signum else "done"
-
-    @property
-    def metrics_path(self) -> pathlib.Path:
-        """The run's ``metrics.jsonl``."""
-        return self.workdir / "metrics.jsonl"
-
-    @property
-    def sentence(self) -> str:
-        """What was found, in words."""
-        if self.diverged_at:
-            kept = f"is that of step {self.step:,}" if self.step else "does not exist"
-            return (
-                f"{self.optimizer} diverged: at step {self.diverged_at:,} its loss or parameters "
-                f"were not finite; the last good checkpoint {kept}."
-            )
-        found = self.finding if math.isfinite(self.train_loss) else "diverged"
-        return (
-            f"{self.optimizer} {found} after {self.step:,} steps, at {self.steps_per_second:,.0f} "
-            f"steps per second and {self.state_bytes_per_parameter:.1f} bytes of state a parameter."
-        )
+__all__ = ["Due", "diverged_at", "figures", "load_examples", "train"]
 
 
 def train(
@@ -129,79 +63,108 @@ def train(
     began = time.perf_counter()
     validate(config)
     folder = Workdir(workdir, config)
-    manifest = folder.read("manifest.json")
-    if manifest.get("status") == "done":
-        result = {**manifest["result"], "resumed_at": tuple(manifest["resumed_at"])}
-        return Result(workdir=folder.path, **result)
+    if (result := recorded_result(folder, "done")) is not None:
+        return result
     folder.check_writable()
     tx = make_optimizer(
         config.optimizer.name,
         make_schedule(config.optimizer, config.steps),
         **config.optimizer.arguments,
     )
-    checkpoints = Checkpoints(folder.path / "checkpoints")
-    with _noting_signals() as stop, folder.lock():
-        manifest = folder.read("manifest.json")
-        data = load_data(config.data)
-        examples = len(data.train[0])
-        if config.batch_size > examples:
-            raise ConfigError(
-                f"config.batch_size must not exceed the {examples} examples of "
-                f"{config.data.name}, got {config.batch_size}."
-            )
+    with noting_signals() as stop, folder.lock():
+        data = load_examples(config)
         program = compile_program(config, tx, data)
-        step, carry = 0, program.carry
-        resumed_at = manifest.get("resumed_at", [])
-        if (latest := checkpoints.latest()) is not None:
-            folder.check_same(checkpoints.config(latest))
-            step, carry = latest, checkpoints.restore(latest, carry)
-            resumed_at = [*resumed_at, step]
-        damaged = manifest.get("damaged_checkpoints", []) + [
-            {"step": step, "problem": problem} for step, problem in checkpoints.damaged.items()
-        ]
+        checkpoints = Checkpoints(folder.path / "checkpoints")
+        start = _start(folder, checkpoints, program.carry)
         # Up to here nothing was written.
         folder.write("config.json", folder.config)
         write_manifest = functools.partial(
-            folder.write_manifest, resumed_at=resumed_at, damaged_checkpoints=damaged
+            folder.write_manifest,
+            resumed_at=start.resumed_at,
+            damaged_checkpoints=start.damaged_checkpoints,
         )
-        write_manifest("running", manifest.get("seconds", 0.0), result={})
-        metrics = Metrics(folder.path, step, config.steps, on_record)
+        write_manifest("running", start.seconds, result={})
+        metrics = Metrics(folder.path, start.step, config.steps, on_record)
         save = functools.partial(checkpoints.save, config=folder.config)
-        profiling = profiled(program.step, config.profile_steps, step, folder.path / "profile")
+        profiling = profiled(
+            program.step, config.profile_steps, start.step, folder.path / "profile"
+        )
         with contextlib.closing(metrics), profiling as run_step:
             program = program._replace(step=run_step)
-            step, carry, diverged_at = _advance(
-                config, program, data.train, step, carry, stop, metrics, save
+            step, carry, diverged = _advance(
+                config, program, data.train, start.step, start.carry, stop, metrics, save
             )
-
-        def last(name):
-            return next((r[name] for r in reversed(metrics.records) if name in r), math.nan)
-
-        tested = {k[5:]: v for r in metrics.records for k, v in r.items() if k.startswith("test_")}
-        result = Result(
-            workdir=folder.path,
-            optimizer=config.optimizer.name,
-            data=config.data.name,
+        result = summary(
+            config,
+            folder.path,
+            metrics.records,
+            program.task,
+            carry.state.params,
             step=step,
-            signum=stop.signum if step < config.steps and not diverged_at else 0,
-            diverged_at=diverged_at,
-            resumed_at=tuple(resumed_at),
-            train_loss=last("train_loss"),
-            test_loss=last("test_loss"),
-            test_accuracy=last("test_accuracy"),
-            finding=program.task.finding.format(data=config.data.name, **tested) if tested else "",
-            steps_per_second=statistics.median(
-                [r["steps_per_second"] for r in metrics.records] or [math.nan]
-            ),
+            signum=stop.signum if step < config.steps and not diverged else 0,
+            diverged_at=diverged,
+            resumed_at=tuple(start.resumed_at),
             state_bytes_per_parameter=state_bytes_per_parameter(carry.state),
-            parameters=sum(leaf.size for leaf in jax.tree.leaves(carry.state.params)),
-            seconds=manifest.get("seconds", 0.0) + time.perf_counter() - began,
+            seconds=start.seconds + time.perf_counter() - began,
         )
         if result.status == "done" and jax.process_index() == 0:
             write_report(config, result, folder.path)  # before the manifest: "done" means all of it
-        figures = {k: v for k, v in vars(result).items() if k not in ("workdir", "resumed_at")}
-        write_manifest(result.status, result.seconds, result=figures)
+        write_manifest(result.status, result.seconds, result=result.figures)
     return result
+
+
+def load_examples(config: TrainConfig) -> Dataset:
+    """Loads the data of a run.
+
+    Raises:
+        ConfigError: if it cannot be had, or has too few examples for a batch.
+    """
+    data = load_data(config.data)
+    examples = len(data.train[0])
+    if config.batch_size > examples:
+        raise ConfigError(
+            f"config.batch_size must not exceed the {examples} examples of "
+            f"{config.data.name}, got {config.batch_size}."
+        )
+    return data
+
+
+class _Start(NamedTuple):
+    """Where a process takes a run up, and what the ones before it recorded."""
+
+    step: int
+    carry: Carry
+    seconds: float
+    resumed_at: list[int]
+    damaged_checkpoints: list[dict[str, Any]]
+
+
+def _start(folder: Workdir, checkpoints: Checkpoints, carry: Carry) -> _Start:
+    """Gives the newest sound checkpoint, or the carry of step 0 if there is none."""
+    manifest, step = folder.read("manifest.json"), 0
+    resumed_at = manifest.get("resumed_at", [])
+    if (latest := checkpoints.latest()) is not None:
+        folder.check_same(checkpoints.config(latest))
+        step, carry = latest, checkpoints.restore(latest, carry)
+        resumed_at = [*resumed_at, step]
+    damaged = manifest.get("damaged_checkpoints", []) + [
+        {"step": step, "problem": problem} for step, problem in checkpoints.damaged.items()
+    ]
+    return _Start(step, carry, manifest.get("seconds", 0.0), resumed_at, damaged)
+
+
+class Due(NamedTuple):
+    """What is to be done after a step."""
+
+    log: bool
+    evaluate: bool
+    checkpoint: bool
+
+    @classmethod
+    def after(cls, config: TrainConfig, step: int) -> "Due":
+        """Tells what a config wants after so many steps."""
+        every = config.log_every, config.eval_every, config.checkpoint_every
+        return cls(*(step == config.steps or step % n == 0 for n in every))
 
 
 def _advance(
@@ -210,7 +173,7 @@ def _advance(
     train: Examples | Windows,
     step: int,
     carry: Carry,
-    stop: "_Stop",
+    stop: Stop,
     metrics: Metrics,
     save: Callable[[int, Carry], None],
 ) -> tuple[int, Carry, int]:
@@ -220,63 +183,81 @@ def _advance(
         The step of the last checkpoint, the last carry, and the step that diverged, 0 if none did.
     """
     examples = len(train[0])
-    rows, order, saved, diverged_at = examples // config.batch_size, None, step, 0
+    rows, order, saved, diverged = examples // config.batch_size, None, step, 0
     unit = "tokens_per_second" if train.targets.ndim > 1 else "examples_per_second"
     units = config.batch_size * train.targets[0].size
-
-    def report(part, means):
-        return {f"{part}_{name}": value for name, value in program.task.derive(means).items()}
 
     mark, marked = time.perf_counter(), step
     while step < config.steps and not stop.signum:
         epoch, row = divmod(step, rows)
         if order is None or row == 0:
             order = program.place(epoch_order(config.seed, epoch, examples, config.batch_size))
-        last = step + 1 == config.steps
-        log = last or (step + 1) % config.log_every == 0
-        evaluate = last or (step + 1) % config.eval_every == 0
-        checkpoint = last or (step + 1) % config.checkpoint_every == 0
-        due = log or evaluate or checkpoint
-        before = program.copy(carry.state.params) if due else None
+        due = Due.after(config, step + 1)
+        before = program.copy(carry.state.params) if any(due) else None
         carry = program.step(carry, order)
         step += 1
-        if not due:
+        if not any(due):
             continue
         jax.block_until_ready(carry)
         stop.agree()
         speed = (step - marked) / (time.perf_counter() - mark)
         means, health = program.read(carry, before)
-        if diverged_at := _diverged_at(config, step, health):
+        if diverged := diverged_at(config, step, health):
             break
-        record = {}
-        if log:
-            record |= report("train", means) | health
-            counted = record.pop("counted")
-            if config.on_nonfinite == "skip":
-                record["skipped"] = _steps_since_log(config, step) - int(counted)
-        if evaluate:
-            record |= report("test", {n: float(v) for n, v in program.evaluate(carry).items()})
-        if record:
+        tested = jax.tree.map(float, program.evaluate(carry)) if due.evaluate else None
+        if due.log or due.evaluate:
+            record = figures(config, program.task, step, means if due.log else None, health, tested)
             speeds = {"steps_per_second": speed, unit: units * speed}
             metrics.write({"step": step, **record, **speeds})
-        if checkpoint:  # after the log line, which a resumed run then still has
+        if due.checkpoint:  # after the log line, which a resumed run then still has
             save(step, carry)
             saved = step
         mark, marked = time.perf_counter(), step
-    if step > saved and not diverged_at:
+    if step > saved and not diverged:
         _, health = program.read(carry, carry.state.params)
-        diverged_at = _diverged_at(config, step, health)
-        if not diverged_at:
+        diverged = diverged_at(config, step, health)
+        if not diverged:
             save(step, carry)
             saved = step
-    return saved, carry, diverged_at
+    return saved, carry, diverged
+
+
+def figures(
+    config: TrainConfig,
+    task: Task,
+    step: int,
+    means: Mapping[str, float] | None,
+    health: Mapping[str, float],
+    tested: Mapping[str, float] | None,
+) -> dict[str, Any]:
+    """Gives what a line tells of a run after so many steps.
+
+    Args:
+        config: of the run.
+        task: derives the figures to report.
+        step: the last one.
+        means, health: see :class:`Program`; means of None leave both out.
+        tested: means over the held-out examples, None where they were not looked at.
+
+    Returns:
+        The figures by name.
+    """
+    told = {}
+    if means is not None:
+        told |= {f"train_{name}": value for name, value in task.derive(means).items()} | health
+        counted = told.pop("counted")
+        if config.on_nonfinite == "skip":
+            told["skipped"] = _steps_since_log(config, step) - int(counted)
+    if tested is not None:
+        told |= {f"test_{name}": value for name, value in task.derive(tested).items()}
+    return told
 
 
 def _steps_since_log(config: TrainConfig, step: int) -> int:
     return (step - 1) % config.log_every + 1
 
 
-def _diverged_at(config: TrainConfig, step: int, health: Mapping[str, float]) -> int:
+def diverged_at(config: TrainConfig, step: int, health: Mapping[str, float]) -> int:
     """Gives the step at which a run that has come to ``step`` went wrong, 0 if it is sound."""
     if config.on_nonfinite == "ignore":
         return 0
@@ -284,40 +265,3 @@ def _diverged_at(config: TrainConfig, step: int, health: Mapping[str, float]) ->
     if config.on_nonfinite == "stop" and uncounted:
         return step - uncounted + 1
     return 0 if math.isfinite(health["parameter_norm"]) else step  # by the optimizer's doing
-
-
-@dataclasses.dataclass
-class _Stop:
-    """What a run is to stop for."""
-
-    noted: int = 0  # the first signal of this process
-    signum: int = 0  # the signal that all processes of the run know of
-
-    def agree(self) -> None:
-        """Tells all processes of the run: one that stopped alone would leave the others waiting."""
-        if jax.process_count() > 1:
-            signals = multihost_utils.process_allgather(np.int32(self.noted))
-            self.signum = int(signals.max())
-
-
-@contextlib.contextmanager
-def _noting_signals() -> Iterator[_Stop]:
-    """Notes the first SIGTERM or SIGINT instead of dying of it."""
-    stop, alone = _Stop(), jax.process_count() == 1
-
-    def note(signum, frame):
-        del frame
-        stop.noted = signum
-        if alone:
-            stop.signum = signum
-        signal.signal(signum, signal.SIG_DFL)  # the second one kills
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # Python handles signals in the main thread only
-        return
-    previous = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

@@ -17,7 +17,7 @@ from absl import logging
 
 from optlab.training._workdir import storing, write_text
 
-__all__ = ["Metrics", "quiet_logs", "read_metrics"]
+__all__ = ["Lines", "Metrics", "quiet_logs", "read_metrics"]
 
 _FLUSH_SECONDS = 5.0  # of the events, through to the disk: some milliseconds
 
@@ -56,6 +56,37 @@ def _is_worth_a_line(record: python_logging.LogRecord) -> bool:
     return record.levelno >= python_logging.WARNING or "/optlab/training/" in record.pathname
 
 
+class Lines:
+    """Appends records to a file, a line of JSON each.
+
+    Args:
+        path: of the file; lines beyond ``start`` are dropped, as the run will write them again.
+        start: the step that the run goes on from.
+
+    Attributes:
+        records: all of the file.
+    """
+
+    def __init__(self, path: pathlib.Path, start: int):
+        self._path = path
+        self.records = [r for r in read_metrics(path) if r["step"] <= start]
+        write_text(path, "".join(json.dumps(r) + "\n" for r in self.records))
+        with storing(path):
+            self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends a line; ``record`` has a ``step``."""
+        self.records.append(record)
+        with storing(self._path):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        with contextlib.suppress(OSError):  # that of a write, which was raised there
+            self._file.close()
+
+
 class Metrics:
     """Writes the figures of a run to ``metrics.jsonl``, the source of truth, and shows progress.
 
@@ -75,30 +106,28 @@ class Metrics:
         steps: int,
         on_record: Callable[[dict[str, Any]], None] | None = None,
     ):
-        self._path = pathlib.Path(folder, "metrics.jsonl")
-        self.records = [r for r in read_metrics(self._path) if r["step"] <= start]
-        self._file = self._events = self._bar = None
+        path = pathlib.Path(folder, "metrics.jsonl")
+        self._lines = self._events = self._bar = None
         self._on_record = on_record
         if jax.process_index():  # of several processes of a run the first writes
+            self.records = [r for r in read_metrics(path) if r["step"] <= start]
             return
-        write_text(self._path, "".join(json.dumps(r) + "\n" for r in self.records))
-        with storing(self._path):
-            self._file = self._path.open("a", encoding="utf-8")
+        self._lines = Lines(path, start)
+        self.records = self._lines.records
         if importlib.util.find_spec("tensorboardX"):
-            self._events = _Events(self._path.with_name("tb"), self.records)
+            self._events = _Events(path.with_name("tb"), self.records)
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(initial=start, total=steps, unit="step")
+            self._bar = tqdm(initial=start, total=steps, unit="step", leave=None)
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends a line; ``record`` has a ``step``."""
-        self.records.append(record)
-        if self._file is not None:
-            with storing(self._path):
-                self._file.write(json.dumps(record) + "\n")
-                self._file.flush()
+        if self._lines is not None:
+            self._lines.write(record)
             self._show(record)
+        else:
+            self.records.append(record)
         if self._events is not None:
             self._events.write(record)
         if self._on_record is not None:
@@ -115,9 +144,8 @@ class Metrics:
 
     def close(self) -> None:
         """Closes the files and the bar."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # that of a write, which was raised there
-                self._file.close()
+        if self._lines is not None:
+            self._lines.close()
         if self._events is not None:
             self._events.close()
         if self._bar is not None:

@@ -4,46 +4,13 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 from optlab.training._config import TrainConfig
-from optlab.training._metrics import read_metrics
+from optlab.training._curves import plot_curves
 from optlab.training._workdir import storing, write_text
 
-__all__ = ["plot_curves", "write_report"]
-
-_PANELS = {"train_loss": "training loss", "test_accuracy": "test accuracy"}
-
-
-def plot_curves(runs: Mapping[str, str | os.PathLike], path: str | os.PathLike) -> None:
-    """Draws training loss and test accuracy of some runs over the steps.
-
-    Args:
-        runs: the ``metrics.jsonl`` of each run by its label.
-        path: of the picture; its suffix gives the format.
-
-    >>> import io
-    >>> picture = io.BytesIO()
-    >>> plot_curves({}, picture)
-    >>> picture.getvalue()[1:4]
-    b'PNG'
-    """
-    from matplotlib.figure import Figure  # takes a second; without pyplot there is no global state
-
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, len(_PANELS)), _PANELS.items(), strict=True):
-        for label, file in runs.items():
-            points = [(r["step"], r[name]) for r in read_metrics(file) if name in r]
-            axes.plot(
-                *zip(*points, strict=True), label=label, marker="." if len(points) < 3 else ""
-            )
-        axes.set(xlabel="step", ylabel=title)
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_yscale("log")
-    if runs:
-        figure.axes[-1].legend()
-    figure.savefig(path, dpi=120)
+__all__ = ["write_report"]
 
 
 def write_report(config: TrainConfig, result: Any, workdir: str | os.PathLike) -> pathlib.Path:

@@ -6,30 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["in_float32", "round_stochastically"]
+from optlab.codecs import stochastic_round
 
-
-def round_stochastically(x: jax.Array, key: jax.Array) -> jax.Array:
-    """Rounds to bfloat16, up or down at random, so that the mean over keys is ``x``.
-
-    Args:
-        x: dtype float32; infinities and NaN stay what they are.
-        key: of ``jax.random``.
-
-    Returns:
-        One of the two neighbours of each entry, itself if it has no need of rounding; as bfloat16.
-
-    >>> rounded = round_stochastically(jnp.full(1000, 1.001), jax.random.key(0))
-    >>> sorted(set(rounded.tolist()))
-    [1.0, 1.0078125]
-    """
-    # A bfloat16 is the upper half of a float32: a random lower half carries into it with a chance
-    # equal to the fraction that is cut off.
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    dither = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
-    upper = ((bits + dither) & jnp.uint32(0xFFFF0000)).astype(jnp.uint32)
-    rounded = jax.lax.bitcast_convert_type(upper, jnp.float32)
-    return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
+__all__ = ["in_float32"]
 
 
 def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -66,7 +45,7 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
         updates, state = tx.update(updates, state, params, **extra)
         keys = optax.tree.split_key_like(key, params)
         rounded = jax.tree.map(
-            lambda p, u, k: round_stochastically(p + u, k).astype(jnp.float32) - p,
+            lambda p, u, k: stochastic_round(p + u, jnp.bfloat16, k).astype(jnp.float32) - p,
             params,
             updates,
             keys,

@@ -20,7 +20,11 @@ from absl import logging
 from optlab._version import __version__
 from optlab.training._config import ConfigError, TrainConfig
 
-__all__ = ["StorageError", "Workdir", "storing", "write_text"]
+__all__ = ["InUseError", "StorageError", "Workdir", "storing", "write_text"]
+
+
+class InUseError(ConfigError):
+    """A workdir that another process has, told in one sentence."""
 
 
 class StorageError(Exception):
@@ -103,7 +107,8 @@ class Workdir:
         that stays empty goes with it.
 
         Raises:
-            ConfigError: if another process has it, or if the folder cannot be made.
+            InUseError: if another process has it.
+            ConfigError: if the folder cannot be made.
         """
         if not self._writes:
             yield
@@ -138,7 +143,7 @@ class Workdir:
             except BlockingIOError:
                 owner = os.read(descriptor, 100).decode(errors="replace") or "another process"
                 os.close(descriptor)
-                raise ConfigError(f"workdir {str(self.path)!r} is in use by {owner}.") from None
+                raise InUseError(f"workdir {str(self.path)!r} is in use by {owner}.") from None
             except OSError as error:
                 logging.warning("%s: this file system has no locks (%s).", file, error.strerror)
             # The last owner takes its file away, and a lock on that would keep nobody out.

@@ -1,10 +1,11 @@
 """Preconditioners that follow the curvature: inverse Fisher matrices, whole or by layers.
 
 :func:`m_fac` needs gradients only. :func:`mkor` and :func:`mkor_h` also take the statistics of the
-dense layers, which :func:`layer_taps` and :func:`watch` get from the same backward pass.
+layers, which :func:`layer_taps`, :func:`watch` and :func:`watch_conv` get from the same backward
+pass.
 """
 
-from optlab.transforms.curvature._layers import LayerStatistics, layer_taps, watch
+from optlab.transforms.curvature._layers import LayerStatistics, layer_taps, watch, watch_conv
 from optlab.transforms.curvature._m_fac import ScaleByMFacState, m_fac, scale_by_m_fac
 from optlab.transforms.curvature._mkor import (
     KroneckerInverse,
@@ -28,4 +29,5 @@ __all__ = [
     "scale_by_mkor",
     "until_flat",
     "watch",
+    "watch_conv",
 ]

@@ -1,5 +1,6 @@
 """MKOR: Kronecker-factored preconditioning whose inverse factors follow rank-one updates."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -19,12 +20,15 @@ _BLEND = 0.95  # of the released code, which ignores its argument
 class KroneckerInverse(NamedTuple):
     """The inverse factors of one layer, symmetric and positive definite."""
 
-    inputs: jax.Array  # shape=(in + 1, in + 1), or (in, in) without a bias
-    outputs: jax.Array  # shape=(out, out)
+    inputs: jax.Array  # shape=(in + 1, in + 1), or (in, in) without a bias, dtype=factor_dtype
+    outputs: jax.Array  # shape=(out, out), dtype=factor_dtype
 
 
 class ScaleByMkorState(NamedTuple):
-    """State of :func:`scale_by_mkor`: (m + 1)^2 + n^2 numbers for an m x n kernel and its bias."""
+    """State of :func:`scale_by_mkor`: (m + 1)^2 + n^2 numbers for an m x n kernel and its bias.
+
+    A convolution's m is that of its patches: height times width times channels.
+    """
 
     count: jax.Array  # shape=(), dtype=int32: steps
     factors: tuple[KroneckerInverse, ...]  # one a layer, in the order of the params' kernels
@@ -50,9 +54,10 @@ def scale_by_mkor(
     max_factor: float = 2.0,
     clip: float = 100.0,
     first_order: str | None = None,
+    factor_dtype: Any | None = None,
     as_released: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Multiplies each dense layer's gradient by the inverses of two Kronecker factors.
+    r"""Multiplies each layer's gradient by the inverses of two Kronecker factors.
 
     .. math::
         R_t = \gamma R_{t-1} + (1 - \gamma) \bar a \bar a^\top, \quad
@@ -81,6 +86,8 @@ def scale_by_mkor(
             below by :math:`1 / \max(1, c^2)` and so keeps them positive definite in float32.
         first_order: see :func:`layer_taps`; such layers, a large vocabulary's for example, pass
             through.
+        factor_dtype: dtype in which the inverses are stored, such as ``jnp.bfloat16``; None keeps
+            the kernel's, float32 at least. They are renewed and applied in float32 or more.
         as_released: the rule of the released code: :math:`J = 0.95 R^{-1} + 0.05 I`, then
             :math:`J - J \bar a \bar a^\top J / (1 + \bar a^\top J \bar a)`, not in the first step;
             no stabilizer; and norms of kernel and bias are added up, not taken together.
@@ -107,8 +114,9 @@ def scale_by_mkor(
 
     Differs from the paper: its equations 5 and 6 add the rank-one term, which would enlarge the
     steps along the mean; the identity that they are derived from subtracts it. Differs from the
-    released code: float32 factors; the means are clipped by their norm, where it clips each entry
-    of each example at 100; convolutions pass through.
+    released code: float32 factors, where it has float16 and computes in it; the means are clipped
+    by their norm, where it clips each entry of each example at 100; a convolution's positions count
+    as examples, as a sequence's do, where it takes the mean of their gradients for an example's.
     """
     check_range("factor_decay", factor_decay, 0.0, 1.0, closed="(]")
     check_range("update_interval", update_interval, 1, float("inf"))
@@ -122,29 +130,32 @@ def scale_by_mkor(
 
         def identities(layer):
             kernel = leaves[layer.kernel]
-            dtype = wide_dtype(kernel)
-            sizes = (kernel.shape[0] + (layer.bias is not None), kernel.shape[1])
+            dtype = factor_dtype or wide_dtype(kernel)
+            *inputs, outputs = kernel.shape
+            sizes = (math.prod(inputs) + (layer.bias is not None), outputs)
             return KroneckerInverse(*(jnp.eye(size, dtype=dtype) for size in sizes))
 
         factors = tuple(identities(layer) for layer in layers(params, first_order))
         return ScaleByMkorState(count=jnp.zeros((), jnp.int32), factors=factors)
 
-    def renewed(factor, mean, count):
+    def renewed(stored, mean, count):
+        factor = stored.astype(mean.dtype)
         norm = safe_norm(mean)
         mean = mean * jnp.minimum(1, clip / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
         if as_released:
-            return jnp.where(
-                count == 0, factor, _rank_one_inverse(_blend(factor, _BLEND), mean, 1, 1)
-            )
+            new = _rank_one_inverse(_blend(factor, _BLEND), mean, 1, 1)
+            return jnp.where(count == 0, stored, new.astype(stored.dtype))
         leaning = jnp.where(
             jnp.max(jnp.abs(factor), initial=0) > max_factor, _blend(factor, 1 - stabilizer), factor
         )
-        return _rank_one_inverse(leaning, mean, factor_decay, 1 - factor_decay)
+        new = _rank_one_inverse(leaning, mean, factor_decay, 1 - factor_decay)
+        return new.astype(stored.dtype)
 
     def preconditioned(factors, kernel, bias):
-        g = kernel if bias is None else jnp.concatenate([kernel, bias[None]])
-        g = g.astype(factors.inputs.dtype)
-        u = factors.inputs @ g @ factors.outputs
+        g = kernel.reshape(-1, kernel.shape[-1]) if kernel.ndim > 2 else kernel
+        g = g if bias is None else jnp.concatenate([g, bias[None]])
+        g = g.astype(wide_dtype(g))
+        u = factors.inputs.astype(g.dtype) @ g @ factors.outputs.astype(g.dtype)
 
         def size(x):
             if as_released and bias is not None:
@@ -153,7 +164,8 @@ def scale_by_mkor(
 
         norm = size(u)
         u = u * jnp.where(norm > 0, size(g) / jnp.where(norm > 0, norm, 1), 1)
-        return u if bias is None else (u[:-1], u[-1])
+        rows, last = (u, None) if bias is None else (u[:-1], u[-1])
+        return rows.reshape(kernel.shape).astype(kernel.dtype), last
 
     def update(updates, state, params=None, *, statistics=None, **extra):
         del params, extra
@@ -171,11 +183,8 @@ def scale_by_mkor(
             inputs, outputs = statistics[layer.name]
             if layer.bias is not None:
                 inputs = jnp.append(inputs, 1)
-            means.append(
-                KroneckerInverse(
-                    inputs.astype(factors.inputs.dtype), outputs.astype(factors.outputs.dtype)
-                )
-            )
+            dtype = wide_dtype(factors.inputs)
+            means.append(KroneckerInverse(inputs.astype(dtype), outputs.astype(dtype)))
 
         def renew(factors):
             return jax.tree.map(lambda f, v: renewed(f, v, state.count), factors, tuple(means))
@@ -183,14 +192,10 @@ def scale_by_mkor(
         due = (state.count % update_interval == 0) | (state.count < warmup_steps)
         factors = jax.lax.cond(due, renew, lambda factors: factors, state.factors)
         for layer, inverse in zip(found, factors, strict=True):
-            kernel = leaves[layer.kernel]
-            if layer.bias is None:
-                leaves[layer.kernel] = preconditioned(inverse, kernel, None).astype(kernel.dtype)
-            else:
-                bias = leaves[layer.bias]
-                new_kernel, new_bias = preconditioned(inverse, kernel, bias)
-                leaves[layer.kernel] = new_kernel.astype(kernel.dtype)
-                leaves[layer.bias] = new_bias.astype(bias.dtype)
+            bias = None if layer.bias is None else leaves[layer.bias]
+            leaves[layer.kernel], new = preconditioned(inverse, leaves[layer.kernel], bias)
+            if bias is not None:
+                leaves[layer.bias] = new.astype(bias.dtype)
         count = optax.safe_increment(state.count)
         return jax.tree.unflatten(structure, leaves), ScaleByMkorState(count, factors)
 
@@ -208,6 +213,7 @@ def mkor(
     max_factor: float = 2.0,
     clip: float = 100.0,
     first_order: str | None = None,
+    factor_dtype: Any | None = None,
     weight_decay: float = 0.0,
     mask: Any | None = None,
     mu_dtype: Any | None = None,
@@ -232,6 +238,7 @@ def mkor(
         max_factor: see :func:`scale_by_mkor`.
         clip: see :func:`scale_by_mkor`.
         first_order: see :func:`scale_by_mkor`.
+        factor_dtype: see :func:`scale_by_mkor`.
         weight_decay: decoupled, multiplied by the learning rate.
         mask: pytree of bools, or a function of params giving one: where to decay.
         mu_dtype: dtype in which the momentum is stored; None keeps the leaf's.
@@ -265,6 +272,7 @@ def mkor(
         max_factor=max_factor,
         clip=clip,
         first_order=first_order,
+        factor_dtype=factor_dtype,
         as_released=as_released,
     )
     return optax.chain(

@@ -117,6 +117,7 @@ def mkor_h(
     max_factor: float = 2.0,
     clip: float = 100.0,
     first_order: str | None = None,
+    factor_dtype: Any | None = None,
     weight_decay: float = 0.0,
     mask: Any | None = None,
     mu_dtype: Any | None = None,
@@ -138,6 +139,7 @@ def mkor_h(
         max_factor: see :func:`scale_by_mkor`.
         clip: see :func:`scale_by_mkor`.
         first_order: see :func:`scale_by_mkor`.
+        factor_dtype: see :func:`scale_by_mkor`.
         weight_decay: see :func:`mkor`.
         mask: see :func:`mkor`.
         mu_dtype: see :func:`mkor`.
@@ -170,6 +172,7 @@ def mkor_h(
         max_factor=max_factor,
         clip=clip,
         first_order=first_order,
+        factor_dtype=factor_dtype,
         as_released=as_released,
     )
     return optax.chain(

@@ -1,0 +1,161 @@
+"""Which leaves of a state are kept in a codec, and in which one."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from optlab import codecs
+from optlab.base import Codec, Encoded, PyTree
+
+__all__ = [
+    "SMALLEST",
+    "CodecRule",
+    "Where",
+    "all_but_embeddings",
+    "check_rule",
+    "choose",
+    "field_names",
+    "is_encoded",
+    "path_text",
+]
+
+SMALLEST = 4096  # entries: smaller leaves are many, weigh nothing, and hold what is delicate
+
+CodecRule = (
+    Codec | str | Mapping[str, Codec | str] | Sequence[tuple[str, Codec | str | None]] | None
+)
+Where = Callable[[str, jax.ShapeDtypeStruct], bool]
+
+_SIGNED = ("mu", "m", "m1", "m2", "trace", "ema", "exp_avg")
+_UNSIGNED = ("nu", "nu_max", "v", "sum_of_squares", "exp_avg_sq")
+# Fields that bear one of these names and hold something else: Adan's v averages differences of
+# gradients, Sophia's nu an estimate of the Hessian's diagonal; both have signs.
+_OTHERS = (("ScaleByAdanState", "v"), ("SophiaState", "nu"))
+# Codecs for arrays with signs that have their counterpart under another name.
+_PAIRS = {"dynamic4": "linear4_nozero"}
+_UNSIGNED_ONLY = ("linear4_nozero", "rank1_linear4")
+
+
+def all_but_embeddings(path: str, leaf: jax.ShapeDtypeStruct) -> bool:
+    """The ``where`` that keeps the states of embeddings in float32, as stable embeddings ask for.
+
+    Args:
+        path: of a leaf of a state.
+        leaf: its shape and dtype; not looked at.
+
+    Returns:
+        Whether no part of the path contains ``embed``, in any case of letters.
+
+    >>> all_but_embeddings("0/mu/token_embedding/kernel", None)
+    False
+
+    References:
+        T. Dettmers, M. Lewis, S. Shleifer, L. Zettlemoyer, "8-bit Optimizers via Block-wise
+        Quantization", ICLR 2022, arXiv:2110.02861
+    """
+    del leaf
+    return "embed" not in path.lower()
+
+
+def is_encoded(node: Any) -> bool:
+    """Whether a node of a state is an array at rest."""
+    return isinstance(node, Encoded)
+
+
+def path_text(path: Sequence[Any]) -> str:
+    """A path as text, its parts joined by slashes: ``0/mu/dense/kernel``.
+
+    Flax nnx shows its variables with a last part ``value`` to ``init`` and without to ``update``.
+    """
+    if path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value":
+        path = path[:-1]
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def check_rule(rule: CodecRule) -> CodecRule:
+    """Reads the texts in a rule; raises ValueError in one sentence if it is none."""
+    if rule is None:
+        return None
+    if isinstance(rule, str):
+        _sibling(rule, signed=True)  # an unknown name is an error here, not at init
+        return rule
+    if isinstance(rule, Mapping):
+        return {field: codecs.get(codec) for field, codec in rule.items()}
+    if isinstance(rule, Sequence):
+        try:
+            return tuple((re.compile(p), None if c is None else codecs.get(c)) for p, c in rule)
+        except (TypeError, re.error) as error:
+            raise ValueError(f"codec must be a list of (regex, codec), got {rule!r}.") from error
+    if not hasattr(rule, "encode"):
+        raise ValueError(f"codec must be a codec, its text, a dict or a list, got {rule!r}.")
+    return rule
+
+
+def choose(rule: CodecRule, state: PyTree, path: Sequence[Any]) -> Codec | None:
+    """Chooses the codec of the leaf at ``path`` of a state; None leaves it alone.
+
+    Args:
+        rule: as :func:`check_rule` gave it.
+        state: the state, to tell what owns a field.
+        path: key path of the leaf.
+    """
+    if rule is None:
+        return None
+    if isinstance(rule, tuple):
+        text = path_text(path)
+        return next((codec for pattern, codec in rule if pattern.search(text)), None)
+    for owner, field in _fields_of(state, path):
+        if isinstance(rule, dict):
+            if field in rule:
+                return rule[field]
+        elif (owner, field) in _OTHERS:
+            return None
+        elif field in _SIGNED or field in _UNSIGNED:
+            return _sibling(rule, signed=field in _SIGNED)
+    return None
+
+
+def field_names(state: PyTree) -> set[str]:
+    """The names of all fields of the NamedTuples in a state, those without leaves included."""
+    if isinstance(state, Encoded):
+        return set()
+    children: Iterable[Any] = ()
+    if isinstance(state, Mapping):
+        children = state.values()
+    elif isinstance(state, (tuple, list)):
+        children = state
+    found = set(getattr(state, "_fields", ()))
+    return found.union(*map(field_names, children))
+
+
+def _fields_of(state: PyTree, path: Sequence[Any]) -> Iterable[tuple[str, str]]:
+    """The attributes on the way to a leaf, each with the class that has it, the outermost first."""
+    node = state
+    for key in path:
+        if isinstance(key, jax.tree_util.GetAttrKey):
+            yield type(node).__name__, key.name
+            node = getattr(node, key.name, None)
+        elif isinstance(key, jax.tree_util.SequenceKey):
+            node = node[key.idx] if isinstance(node, (list, tuple)) else None
+        elif isinstance(key, jax.tree_util.DictKey):
+            node = node[key.key] if isinstance(node, Mapping) else None
+
+
+def _sibling(rule: Codec | str, *, signed: bool) -> Codec:
+    """The codec of a rule for arrays with signs, or for arrays without."""
+    if isinstance(rule, str):
+        try:
+            codec = codecs.get(rule, signed=signed)
+        except ValueError:  # it has no such option, or is unknown
+            codec = codecs.get(rule)
+    elif getattr(rule, "signed", signed) == signed:
+        codec = rule
+    else:  # what was set stays, what was not may have another default
+        given, usual = codecs.spec(rule), codecs.spec(codecs.get(rule.name))
+        changed = {name: value for name, value in given.items() if value != usual[name]}
+        codec = codecs.get(rule.name, **{**changed, "signed": signed})
+    if signed and codec.name in _UNSIGNED_ONLY:
+        raise ValueError(f"codec {codec.name} knows no signs: name the fields that it is for.")
+    return codec if signed or codec.name not in _PAIRS else codecs.get(_PAIRS[codec.name])

@@ -1,0 +1,247 @@
+"""The engine of steps in place: parameters and states are updated chunk by chunk.
+
+A plain step decodes the whole state, updates it and codes it again, and XLA keeps what lies between
+in float32, for all leaves at once: ten bytes a parameter for Adam, more than the codes have saved.
+Here a loop takes some rows of a leaf at a time, and its body is a call that XLA may not inline:
+else it decodes twice, before the update and before the coding, and since the second reads what the
+first has overwritten, it copies whole buffers in every turn.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.experimental.xla_metadata import set_xla_metadata
+
+from optlab.base import Codec
+
+__all__ = ["Slot", "stream"]
+
+_FEWEST = 1 << 15  # entries of one leaf in one turn, for calls of kernels not to show
+
+
+class Slot(NamedTuple):
+    """A leaf of a state."""
+
+    node: Any  # the array, or Encoded
+    codec: Codec | None  # of an Encoded one
+    owner: int | None  # index of the parameter to which it belongs; None if all share it
+
+
+class _Work(NamedTuple):
+    """Some parameters and all that belongs to them."""
+
+    params: list
+    nodes: list  # of their slots, in the order of the slots
+    grads: list
+
+
+class _Matrix(NamedTuple):
+    """How a leaf can be cut into rows: each holds a whole number of blocks."""
+
+    rows: int
+    width: int
+
+
+def stream(
+    update: Callable[[list, list, list], tuple[list, list]],
+    params: Sequence[jax.Array],
+    grads: Sequence[jax.Array],
+    slots: Sequence[Slot],
+    *,
+    key: jax.Array | None = None,
+    chunk: int,
+    cut: bool,
+) -> tuple[list[jax.Array], list[Any]]:
+    """Takes a step.
+
+    Args:
+        update: gives updates and new values of the slots from parameters, gradients and values of
+            slots. It sees every leaf; those that are not at work have zero size.
+        params: leaves.
+        grads: like ``params``.
+        slots: leaves of the state.
+        key: of stochastic rounding.
+        chunk: about how many entries are at work at a time.
+        cut: whether leaves may be cut; if not, a large one is at work alone, as a whole.
+
+    Returns:
+        The new leaves of the parameters and of the state.
+    """
+    step = _Step(update, params, grads, slots, key)
+    matrices = [
+        _matrix(i, p, slots) if cut and p.size > chunk else None for i, p in enumerate(params)
+    ]
+    new_params, new_nodes = list(params), [slot.node for slot in slots]
+
+    def put(members, work):
+        for i, p in zip(members, work.params, strict=True):
+            new_params[i] = p
+        for j, node in zip(step.owned(members), work.nodes, strict=True):
+            new_nodes[j] = node
+
+    for members in _bundles(params, matrices, chunk):
+        work, shared = step(members, step.work(members))
+        put(members, work)
+    for j, value in zip(step.shared, shared, strict=True):
+        new_nodes[j] = value
+    for members in _groups(params, slots, matrices, chunk):
+        put(members, _in_rows(step, members, matrices[members[0]], chunk))
+    return new_params, new_nodes
+
+
+class _Step:
+    """The step of some members: a call that XLA does not inline."""
+
+    def __init__(self, update, params, grads, slots, key):
+        self.update, self.params, self.grads, self.slots, self.key = (
+            update,
+            params,
+            grads,
+            slots,
+            key,
+        )
+        self.shared = [j for j, slot in enumerate(slots) if slot.owner is None]
+
+    def owned(self, members: Sequence[int]) -> list[int]:
+        """The indices of the slots of some parameters."""
+        return [j for j, slot in enumerate(self.slots) if slot.owner in members]
+
+    def work(self, members: Sequence[int]) -> _Work:
+        """All that belongs to some parameters."""
+        return _Work(
+            params=[self.params[i] for i in members],
+            nodes=[self.slots[j].node for j in self.owned(members)],
+            grads=[self.grads[i] for i in members],
+        )
+
+    def __call__(self, members, work: _Work, turn: Any = 0) -> tuple[_Work, list]:
+        """Gives the new work, without gradients, and the new values of what is shared."""
+        with set_xla_metadata(inlineable="false"):
+            return jax.jit(self._body, static_argnums=0)(tuple(members), work, turn)
+
+    def _body(self, members, work, turn):
+        params, grads = ([_empty(x, x.dtype) for x in xs] for xs in (self.params, self.grads))
+        values = [
+            _empty(s.node.code, jnp.float32) if s.codec else _empty(s.node, s.node.dtype)
+            for s in self.slots
+        ]
+        for i, p, g in zip(members, work.params, work.grads, strict=True):
+            params[i], grads[i] = (x.reshape(_shown(x, self.params[i].ndim)) for x in (p, g))
+        owned = self.owned(members)
+        for j, node in zip(owned, work.nodes, strict=True):
+            codec, owner = self.slots[j].codec, self.slots[j].owner
+            x = codec.decode(node) if codec else node
+            values[j] = x.reshape(params[owner].shape) if x.size == params[owner].size else x
+        for j in self.shared:
+            values[j] = self.slots[j].node
+
+        updates, new = self.update(params, grads, values)
+
+        def coded(j, node):
+            codec = self.slots[j].codec
+            if codec is None:
+                return new[j].astype(node.dtype).reshape(node.shape)
+            x = new[j].reshape(jax.eval_shape(codec.decode, node).shape)
+            key = self.key
+            if key is not None:
+                key = jax.random.fold_in(jax.random.fold_in(key, j), turn)
+            return codec.refit(node, x.shape).encode(x, key=key)
+
+        moved = [optax.apply_updates(params[i], updates[i].astype(grads[i].dtype)) for i in members]
+        return (
+            _Work(
+                params=[x.reshape(p.shape) for x, p in zip(moved, work.params, strict=True)],
+                nodes=[coded(j, node) for j, node in zip(owned, work.nodes, strict=True)],
+                grads=[],
+            ),
+            [new[j] for j in self.shared],
+        )
+
+
+def _in_rows(step: _Step, members: Sequence[int], matrix: _Matrix, chunk: int) -> _Work:
+    """Steps some rows of each of the members at a time."""
+    whole = jax.tree.map(lambda x: x.reshape(matrix.rows, -1), step.work(members))
+    count = _rows_a_turn(matrix, max(_FEWEST, chunk // len(members)))
+
+    def rows(tree, start, count):
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), tree)
+
+    def turn(i, done, count=count, start=None):
+        start = i * count if start is None else start
+        work, _ = step(members, rows(done._replace(grads=whole.grads), start, count), i)
+        return jax.tree.map(
+            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, 0), done, work
+        )
+
+    turns, rest = divmod(matrix.rows, count)
+    done = jax.lax.fori_loop(0, turns, turn, whole._replace(grads=[]))
+    if rest:
+        done = turn(turns, done, rest, turns * count)
+    before = step.work(members)._replace(grads=[])
+    return jax.tree.map(lambda x, like: x.reshape(like.shape), done, before)
+
+
+def _rows_a_turn(matrix: _Matrix, chunk: int) -> int:
+    """About ``chunk`` entries: a divisor of the rows if one is near, so that none are left over."""
+    most = min(matrix.rows, max(1, chunk // matrix.width))
+    near = (n for n in range(most, most // 2, -1) if matrix.rows % n == 0)
+    return next(near, most)
+
+
+def _matrix(index: int, param: jax.Array, slots: Sequence[Slot]) -> _Matrix | None:
+    """How a parameter and its slots are cut; None if they cannot be."""
+    own = [slot for slot in slots if slot.owner == index and slot.codec is not None]
+    if not all(slot.codec.local for slot in own):
+        return None
+    n = param.shape[-1]
+    blocks = [s.shape[-1] for slot in own for s in jax.tree.leaves(slot.node.scale)]
+    # Where all blocks of all slots are whole, rows may end wherever each of them has a border;
+    # otherwise a row of the leaf, with its short last block, is one of the matrix.
+    pieces = math.gcd(*blocks) if blocks else math.gcd(n, max(1, n // 256))
+    lengths = [n, *(slot.node.code.shape[-1] for slot in own)]
+    if any(n % b for b in blocks) or any(length % pieces for length in lengths):
+        pieces = 1
+    rows = math.prod(param.shape[:-1]) * pieces
+    return _Matrix(rows, n // pieces) if rows > 1 else None
+
+
+def _bundles(params, matrices, chunk) -> Iterator[list[int]]:
+    """The leaves that are not cut, together as long as they are small; at least one bundle."""
+    bundle, size = [], 0
+    for i, p in enumerate(params):
+        if matrices[i] is None:
+            if bundle and size + p.size > chunk:
+                yield bundle
+                bundle, size = [], 0
+            bundle.append(i)
+            size += p.size
+    yield bundle
+
+
+def _groups(params, slots, matrices, chunk) -> Iterator[list[int]]:
+    """The leaves that are cut, together if they are alike: fewer calls are then traced."""
+    alike: dict[Any, list[int]] = {}
+    for i, matrix in enumerate(matrices):
+        if matrix is not None:
+            own = tuple(s.codec for s in slots if s.owner == i)
+            alike.setdefault((matrix, params[i].ndim, params[i].dtype, own), []).append(i)
+    most = max(1, chunk // _FEWEST)
+    for members in alike.values():
+        for start in range(0, len(members), most):
+            yield members[start : start + most]
+
+
+def _empty(x, dtype):
+    """An array of zero size with as many axes as x; a scalar if x is one."""
+    return jnp.zeros((0,) * x.ndim, dtype)
+
+
+def _shown(x, ndim) -> tuple[int, ...]:
+    """The shape in which rows are shown to the update: with as many axes as their leaf has."""
+    if x.ndim == ndim:
+        return x.shape
+    return (x.size,) if ndim == 1 else (1,) * (ndim - 2) + x.shape
