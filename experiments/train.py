@@ -122,19 +122,19 @@ def main(argv):
     except training.StorageError as error:
         print(error, file=sys.stderr)
         return 1
-    if result.diverged_at:
-        print(result.sentence, file=sys.stderr)
-        return 3
-    if result.signum:
-        code, told = (
-            128 + result.signum,
-            f"Stopped at step {result.step:,}, saved; the same command goes on.",
-        )
-    else:
-        code, told = 0, f"{result.sentence} See {result.workdir / 'report.md'}."
     if speaks:
-        print(told)
-    return code
+        _tell(result)
+    return {"done": 0, "diverged": 3, "preempted": 128 + result.signum}[result.status]
+
+
+def _tell(result):
+    """Says how a run ended, in one sentence."""
+    if result.status == "diverged":
+        print(result.sentence, file=sys.stderr)
+    elif result.status == "preempted":
+        print(f"Stopped at step {result.step:,}, saved; the same command goes on.")
+    else:
+        print(f"{result.sentence} See {result.workdir / 'report.md'}.")
 
 
 if __name__ == "__main__":

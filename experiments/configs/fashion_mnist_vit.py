@@ -20,14 +20,32 @@ VARIANTS = {
         "eval_every": 10,
         "checkpoint_every": 10,
         "data.name": "digits",
+        "model.patch": 4,
         "model.depth": 1,
         "model.width": 16,
         "optimizer.warmup_steps": 2,
     },
     "lion": {
         "optimizer.name": "optax.lion",
-        "optimizer.learning_rate": 3e-4,
-        "optimizer.arguments.weight_decay": 1.0,
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.arguments.weight_decay": 0.3,
+    },
+    "tiny": {
+        "steps": 1600,
+        "batch_size": 64,
+        "log_every": 200,
+        "eval_every": 1600,
+        "checkpoint_every": 400,
+        "model.width": 32,
+        "optimizer.warmup_steps": 80,
+    },
+    "large_batch": {
+        "steps": 200,
+        "batch_size": 512,
+        "log_every": 25,
+        "eval_every": 200,
+        "checkpoint_every": 50,
+        "optimizer.warmup_steps": 10,
     },
 }
 
@@ -35,18 +53,18 @@ VARIANTS = {
 def get_config(variant: str = "") -> TrainConfig:
     """Gives the config; ``variant`` is names of variants and ``field=value`` pairs."""
     config = TrainConfig(
-        steps=5000,
-        batch_size=128,
+        steps=3000,
+        batch_size=64,
         log_every=100,
-        eval_every=1000,
-        checkpoint_every=1000,
+        eval_every=500,
+        checkpoint_every=500,
         data=DataConfig(name="fashion_mnist"),
-        model=ModelConfig(name="vit", patch=4, width=64, depth=4, heads=4, dropout=0.1),
+        model=ModelConfig(name="vit", patch=7, width=64, depth=2, heads=4),
         optimizer=OptimizerConfig(
             name="adamw",
-            learning_rate=1e-3,
-            warmup_steps=250,
-            arguments={"weight_decay": 0.1},
+            learning_rate=3e-3,
+            warmup_steps=150,
+            arguments={"weight_decay": 0.03},
         ),
     )
     return apply_variant(config, variant, VARIANTS)

@@ -28,9 +28,15 @@ VARIANTS = {
     },
     "lion": {
         "optimizer.name": "optax.lion",
-        "optimizer.learning_rate": 3e-4,
-        "optimizer.arguments.weight_decay": 1.0,
-        "optimizer.arguments.b2": 0.98,
+        "optimizer.learning_rate": 5e-4,
+        "optimizer.arguments": {"b1": 0.95, "b2": 0.98, "weight_decay": 0.3},
+    },
+    "tiny": {
+        "steps": 600,
+        "eval_every": 600,
+        "checkpoint_every": 100,
+        "model.width": 64,
+        "optimizer.warmup_steps": 30,
     },
 }
 
@@ -38,18 +44,18 @@ VARIANTS = {
 def get_config(variant: str = "") -> TrainConfig:
     """Gives the config; ``variant`` is names of variants and ``field=value`` pairs."""
     config = TrainConfig(
-        steps=2000,
-        batch_size=32,
+        steps=1000,
+        batch_size=16,
         log_every=50,
         eval_every=250,
         checkpoint_every=500,
-        data=DataConfig(name="tinyshakespeare", length=128),
-        model=ModelConfig(name="gpt", width=128, depth=4, heads=4, dropout=0.1),
+        data=DataConfig(name="tinyshakespeare", length=64),
+        model=ModelConfig(name="gpt", width=128, depth=2, heads=4),
         optimizer=OptimizerConfig(
             name="adamw",
-            learning_rate=1e-3,
-            warmup_steps=100,
-            arguments={"b2": 0.99, "weight_decay": 0.1},
+            learning_rate=3e-3,
+            warmup_steps=50,
+            arguments={"b2": 0.99, "weight_decay": 0.03},
         ),
     )
     return apply_variant(config, variant, VARIANTS)

@@ -70,8 +70,8 @@ def test_tensorboard_is_optional(tmp_path, monkeypatch):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 def test_a_full_disk_is_one_sentence(tmp_path):
     metrics = Metrics(tmp_path, 0, 10)
-    metrics._file.close()
-    metrics._file = open("/dev/full", "a")  # noqa: SIM115
+    metrics._lines._file.close()
+    metrics._lines._file = open("/dev/full", "a")  # noqa: SIM115
     with pytest.raises(StorageError, match=r"metrics.jsonl cannot be written: No space left .*\.$"):
         metrics.write({"step": 1, "train_loss": 2.0})
     metrics.close()

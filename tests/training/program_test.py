@@ -5,11 +5,21 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from optlab import training
-from optlab.training import ConfigError, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from optlab.training import (
+    ConfigError,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+from optlab.training._layout import Layout
 from optlab.training._program import compile_program
+from optlab.training._pure import PureRun, seed_words
 from optlab.training.data import Dataset, Examples, epoch_order, load_data
 
 RESNET = ModelConfig(name="resnet", width=4, depth=1)
@@ -194,3 +204,30 @@ def test_a_mesh_resumes_bit_for_bit(tmp_path):
         training.train(cfg, tmp_path / "killed", on_record=kill)
     assert training.train(cfg, tmp_path / "killed").resumed_at == (5,)
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+
+
+def texts():
+    """Sequences of tokens in two classes."""
+    inputs = np.random.default_rng(0).integers(7, size=(64, 5)).astype(np.int32)
+    examples = Examples(inputs, (inputs[:, 0] > 3).astype(np.int32))
+    return Dataset(examples, examples, 2, vocabulary=tuple("abcdefg"))
+
+
+def test_a_classifier_of_texts_is_told_the_vocabulary():
+    model = ModelConfig(name="lstm", width=8)
+    run = PureRun(config(model=model), optax.sgd(0.1), texts(), Layout(MeshConfig()))
+    carry = jax.eval_shape(run.init, seed_words(0))
+    assert carry.state.params["embedding"].shape == (7, 8)
+    assert carry.state.params["head"]["kernel"].shape == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mlp", r"^model.name 'mlp' cannot classify sequences of tokens\.$"),
+        ("cnn", "wants examples of shape"),
+    ],
+)
+def test_other_models_refuse_texts(name, message):
+    with pytest.raises(ConfigError, match=message):
+        PureRun(config(model=ModelConfig(name=name)), optax.sgd(0.1), texts(), Layout(MeshConfig()))

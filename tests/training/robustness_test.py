@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from optlab import training
-from optlab.training import ModelConfig, OptimizerConfig, StorageError, TrainConfig, _loop, _program
+from optlab.training import (
+    ModelConfig,
+    OptimizerConfig,
+    StorageError,
+    TrainConfig,
+    _loop,
+    _program,
+    _pure,
+)
 from optlab.training._tasks import make_task
 from optlab.training.data import epoch_order, load_data
 
@@ -147,7 +155,7 @@ def only_the_gradient_is_nan(monkeypatch):
 
         return task._replace(score=score)
 
-    monkeypatch.setattr(_program, "make_task", make)
+    monkeypatch.setattr(_pure, "make_task", make)
 
 
 def test_a_nan_of_the_gradient_alone(tmp_path, monkeypatch):
