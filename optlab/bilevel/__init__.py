@@ -13,11 +13,16 @@ from optlab.bilevel._bome import BomeState, bome
 from optlab.bilevel._common import BilevelInfo
 from optlab.bilevel._directions import Direction, plain, saga, spider, storm
 from optlab.bilevel._f2sa import f2sa
+from optlab.bilevel._fsla import fsla
 from optlab.bilevel._lv_hba import LvHbaState, lv_hba
+from optlab.bilevel._mrbo import mrbo
 from optlab.bilevel._penalty import PenaltyState, penalty
 from optlab.bilevel._saba import saba
 from optlab.bilevel._soba import SobaState, soba
 from optlab.bilevel._srba import srba
+from optlab.bilevel._stocbio import stocbio
+from optlab.bilevel._sustain import sustain
+from optlab.bilevel._ttsa import ttsa
 from optlab.bilevel._vpbgd import VpbgdState, vpbgd
 
 __all__ = [
@@ -36,7 +41,9 @@ __all__ = [
     "bo_rep",
     "bome",
     "f2sa",
+    "fsla",
     "lv_hba",
+    "mrbo",
     "penalty",
     "plain",
     "saba",
@@ -44,6 +51,9 @@ __all__ = [
     "soba",
     "spider",
     "srba",
+    "stocbio",
     "storm",
+    "sustain",
+    "ttsa",
     "vpbgd",
 ]

@@ -32,6 +32,7 @@ class SobaState(NamedTuple):
     linear_optimizer: optax.OptState  # of v
     outer_direction: PyTree  # what it remembers of the outer batches
     inner_direction: PyTree  # what it remembers of the inner batches
+    hyper_direction: PyTree  # what it remembers of the hypergradients; or ()
 
 
 def soba(
@@ -43,6 +44,7 @@ def soba(
     linear_optimizer: optax.GradientTransformation,
     outer_direction: Direction | None = None,
     inner_direction: Direction | None = None,
+    hyper_direction: Direction | None = None,
     project_outer: Project = identity,
     project_inner: Project = identity,
 ) -> Solver:
@@ -69,6 +71,8 @@ def soba(
         linear_optimizer: for v.
         outer_direction: of the values on the outer batches, :math:`(f_x, f_y)`; None is plain.
         inner_direction: of those on the inner ones, :math:`(g_y, g_{yy} v, g_{xy} v)`.
+        hyper_direction: of :math:`f_x - g_{xy} v` as a whole, in place of its two parts; None
+            takes those. It is for x alone, with batches of both objectives.
         project_outer: onto the set in which x is kept.
         project_inner: onto the set in which y is kept.
 
@@ -105,6 +109,10 @@ def soba(
         cross, product = pull(v)
         return gradient, product, cross
 
+    def hyper_oracle(point, batches):
+        f_x, _ = outer_oracle(point, batches[0])
+        return optax.tree.sub(f_x, inner_oracle(point, batches[1])[2])
+
     def init(key, x, y):
         del key
         x, y = fresh(x), fresh(y)
@@ -118,6 +126,7 @@ def soba(
             linear_optimizer=linear_optimizer.init(v),
             outer_direction=outer_direction.init((x, y), (x, y, v)),
             inner_direction=inner_direction.init((y, v, x), (x, y, v)),
+            hyper_direction=() if hyper_direction is None else hyper_direction.init(x, (x, y, v)),
         )
 
     def step(
@@ -151,7 +160,11 @@ def soba(
             full=inner_full,
         )
         residual = optax.tree.sub(product, f_y)
-        hypergradient = optax.tree.sub(f_x, cross)
+        hypergradient, hyper_memory = optax.tree.sub(f_x, cross), ()
+        if hyper_direction is not None:
+            hypergradient, hyper_memory = hyper_direction.estimate(
+                hyper_oracle, point, (outer_batch, inner_batch), state.hyper_direction
+            )
         x, outer_state = advance(
             outer_optimizer, hypergradient, state.outer_optimizer, state.x, project_outer
         )
@@ -162,7 +175,7 @@ def soba(
         info = BilevelInfo(
             *(jnp.asarray(optax.tree.norm(d)) for d in (hypergradient, g_y, residual))
         )
-        memories = (outer_memory, inner_memory)
+        memories = (outer_memory, inner_memory, hyper_memory)
         return SobaState(x, y, v, outer_state, inner_state, linear_state, *memories), info
 
     return Solver(init, step)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from optlab.catalog import (
     _adaptive,
+    _bilevel,
     _curvature,
     _learning_rate_free,
     _low_rank,
@@ -30,6 +31,7 @@ METHODS: tuple[Method, ...] = (
     *_matrix.ROWS,
     *_quantized.ROWS,
     *_sign.ROWS,
+    *_bilevel.ROWS,
 )
 
 OPTIMIZERS: tuple[Method, ...] = tuple(method for method in METHODS if method.unswept is None)
