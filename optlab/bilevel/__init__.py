@@ -10,6 +10,7 @@ from optlab.bilevel._alternating import AlternatingState, alternating
 from optlab.bilevel._amigo import AmigoState, amigo
 from optlab.bilevel._bo_rep import BoRepState, bo_rep
 from optlab.bilevel._bome import BomeState, bome
+from optlab.bilevel._bsvrb import BsvrbState, bsvrb
 from optlab.bilevel._common import BilevelInfo
 from optlab.bilevel._directions import Direction, plain, saga, spider, storm
 from optlab.bilevel._f2sa import f2sa
@@ -31,6 +32,7 @@ __all__ = [
     "BilevelInfo",
     "BoRepState",
     "BomeState",
+    "BsvrbState",
     "Direction",
     "LvHbaState",
     "PenaltyState",
@@ -40,6 +42,7 @@ __all__ = [
     "amigo",
     "bo_rep",
     "bome",
+    "bsvrb",
     "f2sa",
     "fsla",
     "lv_hba",

@@ -23,6 +23,7 @@ ROWS = (
     _row("amigo", "warm-started inner and linear steps, then an outer one", "arbel2022amigo"),
     _row("bo_rep", "normalised outer momentum, periodic inner updates", "hao2024borep"),
     _row("bome", "first-order, the inner problem as a dynamic barrier", "ye2022bome"),
+    _row("bsvrb", "many inner problems, a few blocks a step", "hu2023bsvrb"),
     _row("f2sa", "first-order, with a multiplier that grows", "kwon2023f2sa"),
     _row("fsla", "one loop with recursive momentum of the hypergradient", "li2022fsla"),
     _row("lv_hba", "constrained inner problems without second derivatives", "yao2024lvhba"),
