@@ -5,7 +5,7 @@ from optlab.catalog._method import Method
 __all__ = ["ROWS"]
 
 _FAMILY = "transforms.quantized"
-# The contract's leaves are small; in blocks that four devices divide, sharded runs are like whole ones.
+# The contract's leaves are small; with these blocks they are coded alike on one device and four.
 _CODED = {"min_size": 1, "shards": 4}
 
 
@@ -24,7 +24,7 @@ def _row(
     )
 
 
-_SWEPT = ("adamw4bit", "adamw8bit", "lion8bit", "muon8bit")
+_SWEPT = ("adamw8bit", "lion8bit", "muon8bit")
 _DETTMERS = "dettmers2022blockwise"
 
 ROWS = (
@@ -33,7 +33,7 @@ ROWS = (
         "Adagrad, its sum of squares in 8 bits",
         (_DETTMERS,),
         1.016,
-        learning_rate=0.1,
+        learning_rate=0.5,
     ),
     _row("adam8bit", "Adam, its moments in 8 bits", (_DETTMERS,), 2.031),
     _row("adamw4bit", "AdamW, its moments in 4 bits", ("li2023fourbit",), 1.063),

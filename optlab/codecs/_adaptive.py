@@ -72,7 +72,8 @@ def _encode_unsigned(x):
     inverse = jnp.where(step > 0, 1.0 / step, 0.0)
     root = jnp.sqrt(jnp.sqrt(x))
     code = jnp.round((root - bottom[..., None]) * inverse[..., None])
-    code = jnp.maximum(code, (x > low[..., None]).astype(jnp.float32))
+    # The code 0 is the smallest entry: where that is zero, for zeros alone.
+    code = jnp.maximum(code, ((x > 0) & (low == 0)[..., None]).astype(jnp.float32))
     return jnp.minimum(code, 255.0).astype(jnp.uint8), (high, low)
 
 

@@ -178,7 +178,12 @@ def choose_block(shape: tuple[int, ...], wish: int, shards: int = 1, *, multiple
     below = max(d for d in divisors if d <= wish)
     if 8 * below >= wish:
         return below
-    return wish if shards == 1 else min(d for d in divisors if d > wish)
+    return _even(share, wish) if shards == 1 else min(d for d in divisors if d > wish)
+
+
+def _even(n: int, block: int) -> int:
+    """The least block with which n entries make no more blocks than with ``block``."""
+    return math.ceil(n / math.ceil(n / block)) if n else block
 
 
 def largest(magnitude: jax.Array) -> jax.Array:
@@ -195,8 +200,8 @@ def split(x: jax.Array, block: int) -> jax.Array:
     A shorter last one is filled up with copies of its last entry, which change no extremes.
     """
     *outer, n = x.shape
+    block = _even(n, block)
     blocks = math.ceil(n / block)
-    block = math.ceil(n / blocks) if blocks else block
     if blocks * block != n:
         x = jnp.pad(x, [(0, 0)] * len(outer) + [(0, blocks * block - n)], mode="edge")
     return _reshape(x, (*outer, blocks, block))

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from optlab.codecs._blocks import EightBits
+from optlab.codecs._blocks import EightBits, check_array
 
 __all__ = ["Flash8", "flash8"]
 
@@ -18,7 +18,9 @@ class Flash8(EightBits):
 
     def encode(self, x, *, key=None):
         """Codes ``x``; with a ``key`` it rounds stochastically, unsigned entries' roots."""
-        return super().encode(x if self.signed else jnp.sqrt(jnp.maximum(x, 0)), key=key)
+        check_array(x)
+        x = x.astype(jnp.float32)
+        return super().encode(x if self.signed else jnp.sqrt(jnp.maximum(x, 0.0)), key=key)
 
     def decode(self, encoded, shape=None):
         """Gives back the array, as float32."""

@@ -133,7 +133,7 @@ class RankOneLinear4(Linear4NoZero):
         return functools.reduce(jnp.minimum, map(self._scale.to_float32, scales))
 
 
-def rank1_linear4(block: int = 128) -> RankOneLinear4:
+def rank1_linear4(block: int = 128, *, scale_dtype: Any = "float32") -> RankOneLinear4:
     r"""As :func:`linear4_nozero`, with one scale for each row and each column.
 
     .. math::
@@ -143,13 +143,14 @@ def rank1_linear4(block: int = 128) -> RankOneLinear4:
 
     Args:
         block: how many entries of a vector share a scale.
+        scale_dtype: see :func:`optlab.codecs.power8`.
 
     Returns:
         The codec; 4 bits an entry. It is not ``local``: its scales are maxima over whole axes, so
         that it cannot work on a chunk of rows, and a sharded axis costs a collective.
 
     Raises:
-        ValueError: if ``block`` is none.
+        ValueError: if ``block`` or ``scale_dtype`` is none.
 
     >>> rank1_linear4().encode(jnp.ones((4, 6))).scale[1].shape
     (1, 6)
@@ -160,4 +161,4 @@ def rank1_linear4(block: int = 128) -> RankOneLinear4:
 
     Differs from the paper: nothing. Differs from the released code: its fused kernel uses blocks.
     """
-    return RankOneLinear4(block=block)
+    return RankOneLinear4(block=block, scale_dtype=scale_name(scale_dtype))

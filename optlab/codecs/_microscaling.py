@@ -56,6 +56,7 @@ class Microscaling(FourBits):
                     f"got shape {x.shape}; fit the codec to it."
                 )
             blocks = blocks @ _rotation(blocks.shape[-1], self.rotation)
+            blocks = blocks * (1 + 1e-6)  # else its rounding could halve the scale of a decoded 4
         # A power of two is rounded down, so that the largest entry is from 4 to 8, and clipped.
         wanted = largest(jnp.abs(blocks)) * (0.25 if self.scale_dtype == "e8m0" else 1 / _TOP)
         if not self.array_scale:
@@ -126,7 +127,8 @@ def microscaling(
         array_scale: divide the scales by one float32 number an array, such that the largest is 448.
             Optimizer states are far below what e4m3 and ue5m3 reach without it.
         rotation: seed of a random-sign Hadamard matrix, by which each block is multiplied before it
-            is coded, so that an outlier is spread over it; None for none.
+            is coded, so that an outlier is spread over it; None for none. With one of ten standard
+            deviations in a block of ``mxfp4`` it halves the error; without any it does nothing.
 
     Returns:
         The codec; 4 + 8/block bits an entry. With ``array_scale`` it is not ``local``: it cannot

@@ -70,7 +70,7 @@ def tree_index(a: jax.Array, decades: int, signed: bool) -> jax.Array:
 
 
 def tree_value(index: jax.Array, decades: int, signed: bool) -> jax.Array:
-    """The value of index k >= 0, given as a float: to 5e-7 that of :func:`tree_book`."""
+    """The value of index k >= 0, given as a float: to 7e-7 that of :func:`tree_book`."""
     count = 1.0 if signed else 2.0
     place = index + (0.5 if signed else 1.5)  # n + j + 1/2
     factor = jnp.full_like(index, 10.0 ** (1 - decades) * 0.9 / count)

@@ -52,7 +52,8 @@ def best_response(
         steps: on the response, each with noise of its own.
         sigma: standard deviation of the noise, in units of x.
         samples: draws of the noise a step; each is used with both signs.
-        tolerance: see :func:`cg`.
+        tolerance: relative error above which ``failed`` is set; None saves the two products of the
+            check, and ``failed`` is then always set.
 
     Returns:
         The estimator; it needs a key.

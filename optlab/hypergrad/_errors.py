@@ -9,7 +9,15 @@ import optax
 
 from optlab.base import PyTree, Scalar
 
-__all__ = ["adjoint_error", "inner_error", "memory_error", "ratio", "response_error", "verdict"]
+__all__ = [
+    "adjoint_error",
+    "inner_error",
+    "krylov_error",
+    "memory_error",
+    "ratio",
+    "response_error",
+    "verdict",
+]
 
 
 def ratio(a: Scalar, b: Scalar) -> Scalar:
@@ -52,6 +60,25 @@ def adjoint_error(product: Callable, b: PyTree, v: PyTree) -> tuple[Scalar, Scal
     size_r = jnp.sqrt(square_r)
     error = ratio(size_r, jnp.maximum(curvature, 0) * jnp.sqrt(square_v))
     return ratio(size_r, optax.tree.norm(b)), error
+
+
+def krylov_error(b: PyTree, v: PyTree, residual: Scalar) -> Scalar:
+    r"""Gives :func:`adjoint_error` without products, from the residual's norm alone.
+
+    What a Krylov method leaves over lies on large eigenvalues rather than on small ones, so that
+    the quotient of v is the smaller; and :math:`v^\top A v \ge v^\top b - \|v\| \|r\|`.
+
+    Args:
+        b: the right-hand side.
+        v: the approximate solution, like ``b``.
+        residual: its relative residual.
+
+    Returns:
+        The estimated relative error; infinite where the curvature may not be positive.
+    """
+    size_r, size_v = residual * optax.tree.norm(b), optax.tree.norm(v)
+    curvature = ratio(optax.tree.vdot(v, b) - size_v * size_r, size_v * size_v)
+    return ratio(size_r, jnp.maximum(curvature, 0) * size_v)
 
 
 def memory_error(at: Any, memory: PyTree, hypergradient: PyTree) -> Scalar:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from optlab.base import PyTree, Scalar
-from optlab.hypergrad._errors import adjoint_error, verdict
+from optlab.hypergrad._errors import adjoint_error, krylov_error, verdict
 
 __all__ = [
     "Adjoint",
@@ -81,6 +81,7 @@ class Adjoint(NamedTuple):
     products: Any = 0  # Hessian-vector products
     state: PyTree = ()
     cross: PyTree | None = None  # g_xy v, where it comes without second derivatives
+    residual: Scalar | None = None  # relative, where a Krylov method has measured it
 
 
 def stateless(x: PyTree, y: PyTree) -> PyTree:
@@ -176,8 +177,9 @@ def estimator_from_adjoint(
 
     Args:
         solve: ``(derivatives, problem, key, state) -> Adjoint``, with ``problem`` the six arguments
-            of ``estimate``.
-        tolerance: of the error; None saves the two products that measure it.
+            of ``estimate``; the state may be None.
+        tolerance: of the error; None saves the two products that measure it where the solver has
+            not measured the residual itself.
         init: makes the state.
 
     Returns:
@@ -188,13 +190,18 @@ def estimator_from_adjoint(
         x, y = as_arrays(x), as_arrays(y)
         problem = (outer, inner, x, y, outer_batch, inner_batch)
         at = differentiate(*problem)
-        adjoint = solve(at, problem, key, resume(init, x, y, state))
+        if state is not None:
+            state = resume(init, x, y, state)
+        adjoint = solve(at, problem, key, state)
         cross = at.cross(adjoint.v) if adjoint.cross is None else adjoint.cross
         hypergradient = optax.tree.sub(at.outer_x, cross)
         stationarity = optax.tree.norm(at.inner_y)
         residual = error = jnp.full_like(stationarity, jnp.nan)
         products = adjoint.products
-        if tolerance is not None:
+        if tolerance is not None and adjoint.residual is not None:
+            residual = adjoint.residual.astype(residual.dtype)
+            error = krylov_error(at.outer_y, adjoint.v, residual)
+        elif tolerance is not None:
             residual, error = adjoint_error(at.hessian, at.outer_y, adjoint.v)
             products += 2
         info = HypergradientInfo(

@@ -40,7 +40,8 @@ def fixed_point(
         contraction: ``(x, y, inner_batch) -> y``.
         max_steps: bound of the iterations, one product with :math:`T_y^\top` each.
         rtol: change of v, relative to the norm of :math:`f_y`, at which to stop.
-        tolerance: see :func:`cg`.
+        tolerance: relative error above which ``failed`` is set; None saves the two products of the
+            check, and ``failed`` is then always set.
 
     Returns:
         The estimator. ``info.stationarity`` is the norm of ``T(x, y) - y``; the products are those

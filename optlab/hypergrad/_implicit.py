@@ -40,14 +40,17 @@ def _solver(method, max_steps, rtol, damping, preconditioner, tolerance) -> Esti
             at.hessian,
             at.outer_y,
             method=method,
-            x0=state.v,
+            x0=None if state is None else state.v,
             max_steps=max_steps,
             rtol=_attainable(at.outer_y) if rtol is None else rtol,
             damping=damping,
             preconditioner=None if preconditioner is None else preconditioner(x, y, inner_batch),
         )
-        products = info.iterations + 2  # the residuals of the start and of the end
-        return Adjoint(v, products, SolutionState(v))
+        # One more product for the residual of the answer, and one for that of a warm start.
+        products = info.iterations + (1 if state is None else 2)
+        undamped = isinstance(damping, (int, float)) and damping == 0
+        residual = info.residual if undamped else None
+        return Adjoint(v, products, SolutionState(v), residual=residual)
 
     return estimator_from_adjoint(adjoint, tolerance=tolerance, init=_init)
 
@@ -82,8 +85,8 @@ def cg(
             float32: there the components of small eigenvalues are the last to settle.
         damping: :math:`\delta \ge 0`. The check is made without it.
         preconditioner: ``(x, y, inner_batch) -> (r -> approximately the inverse Hessian times r)``.
-        tolerance: relative error above which ``failed`` is set; None saves the two products of the
-            check, and ``failed`` is then always set.
+        tolerance: relative error above which ``failed`` is set. The check costs nothing, or two
+            products where there is damping; with None ``failed`` is always set.
 
     Returns:
         The estimator.

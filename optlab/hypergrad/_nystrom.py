@@ -21,7 +21,8 @@ def nystrom(rank: int, damping: float = 0.1, *, tolerance: float | None = 1e-2) 
     Args:
         rank: r, how many rows; at most the size of y is used.
         damping: :math:`\rho > 0`.
-        tolerance: see :func:`cg`.
+        tolerance: relative error above which ``failed`` is set; None saves the two products of the
+            check, and ``failed`` is then always set.
 
     Returns:
         The estimator.

@@ -19,7 +19,8 @@ def rank_one(*, tolerance: float | None = 1e-2) -> Estimator:
     only direction that is seen. At a gradient of zero v is zero.
 
     Args:
-        tolerance: see :func:`cg`.
+        tolerance: relative error above which ``failed`` is set; None saves the two products of the
+            check, and ``failed`` is then always set.
 
     Returns:
         The estimator.

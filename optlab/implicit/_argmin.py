@@ -106,7 +106,7 @@ def minimize(
         ValueError: if a number is out of range.
 
     >>> x = minimize(optax.lbfgs())(lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(2))
-    >>> x.tolist()
+    >>> x.round(4).tolist()
     [3.0, 3.0]
     """
     check_count("max_steps", max_steps, 1)

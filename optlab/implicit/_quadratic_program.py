@@ -137,11 +137,11 @@ def _solve(Q, c, A, b, G, h, max_steps):
     goal = (1e-9 if dtype == jnp.float64 else 1e-5) * data_size
 
     def unfinished(carry):
-        z, step = carry
+        z, _, step = carry
         return (step < max_steps) & (size(z) > goal)
 
     def advance(carry):
-        z, step = carry
+        z, best, step = carry
         r, mu = residuals(z), gap(z)
         factor = newton_system(z.lam / z.slack)
         predicted = direction(factor, z, r, z.slack * z.lam)
@@ -150,14 +150,16 @@ def _solve(Q, c, A, b, G, h, max_steps):
         center = (gap(ahead) / jnp.where(mu > 0, mu, 1)) ** 3
         complementarity = z.slack * z.lam + predicted.slack * predicted.lam - center * mu
         d = direction(factor, z, r, complementarity)
-        length = 0.99 * reach(z, d) if m else 1.0
-        new = jax.tree.map(lambda v, d: v + length * d, z, d)
-        sound = jnp.isfinite(size(new))  # at the end the weights may overflow
-        z = jax.tree.map(lambda new, old: jnp.where(sound, new, old), new, z)
-        return z, jnp.where(sound, step + 1, max_steps)
+        length = 0.99 * reach(z, d)
+        z = jax.tree.map(lambda v, d: v + length * d, z, d)
+        # Late steps can lose what rounding lets no step regain; a NaN ends it.
+        better, sound = size(z) < size(best), jnp.isfinite(size(z))
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), z, best)
+        return z, best, jnp.where(sound, step + 1, max_steps)
 
-    z = _start(Q, c, A_full, b_full, G_full, h_full, newton_system)
-    z, steps = jax.lax.while_loop(unfinished, advance, (z, jnp.zeros((), jnp.int32)))
+    z, steps = _start(Q, c, A_full, b_full, G_full, h_full, newton_system), jnp.zeros((), jnp.int32)
+    if m:  # without inequalities the start is the solution
+        _, z, steps = jax.lax.while_loop(unfinished, advance, (z, z, steps))
     point = KktPoint(z.x, None if A is None else z.nu, None if G is None else z.lam)
     point, residual = _polish(point, (Q, c, A, b, G, h))
     return point, QpInfo(steps, residual, residual <= 100 * goal)
@@ -178,21 +180,23 @@ def _start(Q, c, A, b, G, h, newton_system):
     return _Iterate(x, nu, inside(-slack), inside(slack))
 
 
-def _polish(point, data, rounds=3):
-    """Newton's steps on the KKT conditions, each kept if it brings them closer to zero."""
+def _polish(point, data, rounds=6):
+    """Newton's steps on the KKT conditions; the best point of all is kept."""
     flat, unravel = ravel_pytree(point)
 
     def residual(v):
         return ravel_pytree(conditions.qp()(unravel(v), *data))[0]
 
-    def improve(_, v):
-        r = residual(v)
-        new = v - jnp.linalg.solve(jax.jacfwd(residual)(v), r)
-        better = jnp.max(jnp.abs(residual(new))) < jnp.max(jnp.abs(r))
-        return jnp.where(better, new, v)
+    def size(v):
+        return jnp.max(jnp.abs(residual(v)))
 
-    flat = jax.lax.fori_loop(0, rounds, improve, flat)
-    return unravel(flat), jnp.max(jnp.abs(residual(flat)))
+    def improve(_, carry):
+        v, best = carry
+        v = v - jnp.linalg.solve(jax.jacfwd(residual)(v), residual(v))
+        return v, jnp.where(size(v) < size(best), v, best)
+
+    _, best = jax.lax.fori_loop(0, rounds, improve, (flat, flat))
+    return unravel(best), size(best)
 
 
 def _check_shapes(Q: Any, c: Any, A: Any, b: Any, G: Any, h: Any) -> None:

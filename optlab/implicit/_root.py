@@ -160,6 +160,7 @@ def root_jvp(
     0.25
     """
     solve, _ = _linear_solver(F, symmetric, linear_solver, on_fail)
+    x = jax.tree.map(jnp.asarray, x)
     return _tangent(lambda x, args: F(x, *args), solve, x, args, tangents)
 
 
@@ -189,9 +190,11 @@ def root_vjp(
     0.25
     """
     solve, _ = _linear_solver(F, symmetric, linear_solver, on_fail)
+    x = jax.tree.map(jnp.asarray, x)
     _, linear = jax.linearize(lambda x: F(x, *args), x)
     transposed = jax.linear_transpose(linear, x)
-    u = solve(lambda v: transposed(v)[0], optax.tree.cast_like(cotangent, x))
+    cotangent = jax.tree.map(lambda c, x: jnp.asarray(c, x.dtype), cotangent, x)
+    u = solve(lambda v: transposed(v)[0], cotangent)
     _, pullback = jax.vjp(lambda *args: F(x, *args), *args)
     return pullback(optax.tree.scale(-1, u))
 

@@ -23,6 +23,7 @@ from optlab.training._state import state_bytes_per_parameter
 from optlab.training._tasks import Task
 from optlab.training._workdir import Workdir
 from optlab.training.data import Dataset, Examples, Windows, epoch_order, load_data
+from optlab.transforms.quantized import check_codecs
 
 __all__ = ["Due", "diverged_at", "figures", "load_examples", "train"]
 
@@ -145,7 +146,12 @@ def _start(folder: Workdir, checkpoints: Checkpoints, carry: Carry) -> _Start:
     resumed_at = manifest.get("resumed_at", [])
     if (latest := checkpoints.latest()) is not None:
         folder.check_same(checkpoints.config(latest))
-        step, carry = latest, checkpoints.restore(latest, carry)
+        restored = checkpoints.restore(latest, carry)
+        try:
+            check_codecs(restored, carry)
+        except ValueError as error:
+            raise ConfigError(f"checkpoint {latest} is of another optimizer: {error}") from error
+        step, carry = latest, restored
         resumed_at = [*resumed_at, step]
     damaged = manifest.get("damaged_checkpoints", []) + [
         {"step": step, "problem": problem} for step, problem in checkpoints.damaged.items()

@@ -21,6 +21,7 @@ from optlab.training._state import TrainState
 from optlab.training._tasks import Task, make_task
 from optlab.training.data import Dataset, Examples, Windows, scale_pixels
 from optlab.training.models import Functional, functional, make_model
+from optlab.transforms.quantized import FusedTransformation
 
 __all__ = ["Carry", "Knobs", "PureRun", "seed_words"]
 
@@ -131,6 +132,8 @@ class PureRun:
             extra["key"] = rounding
         with _blaming(self._config.optimizer):
             new = state.replace(tx=self._optimizer(carry.knobs))
+            if self._layout.devices > 1 and isinstance(new.tx, FusedTransformation):
+                extra["shardings"] = self._layout.of_state(state.params)
             new = new.apply_gradients(grads=grads, **extra).replace(tx=state.tx)
         norm = self._gradient_norm(grads, new.step)
         new, rest, sums = self._guarded(carry, new, rest, means, norm)

@@ -9,6 +9,7 @@ import optax
 from flax import struct
 
 from optlab.base import Params, PyTree
+from optlab.transforms.quantized import step
 
 __all__ = ["TrainState", "state_bytes_per_parameter"]
 
@@ -52,7 +53,7 @@ class TrainState(struct.PyTreeNode):
         )
 
     def apply_gradients(self, *, grads: PyTree, **extra: Any) -> "TrainState":
-        """Takes one step.
+        """Takes one step, in place where the optimizer can: see :func:`optlab.step`.
 
         Args:
             grads: like the parameters.
@@ -66,13 +67,8 @@ class TrainState(struct.PyTreeNode):
         >>> state.apply_gradients(grads=jnp.ones(2), value=1.0).params.tolist()
         [0.5, 0.5]
         """
-        tx = optax.with_extra_args_support(self.tx)
-        updates, opt_state = tx.update(grads, self.opt_state, self.params, **extra)
-        return self.replace(
-            step=self.step + 1,
-            params=optax.apply_updates(self.params, updates),
-            opt_state=opt_state,
-        )
+        params, opt_state = step(self.tx, self.params, grads, self.opt_state, **extra)
+        return self.replace(step=self.step + 1, params=params, opt_state=opt_state)
 
 
 def state_bytes_per_parameter(state: TrainState) -> float:

@@ -1,32 +1,21 @@
 """Sweeps: every method at every point of a grid with every seed, resumable, side by side."""
 
-import contextlib
 import dataclasses
-import hashlib
-import json
 import math
 import os
 import pathlib
 import statistics
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
-from absl import logging
 
 from optlab.training._config import ConfigError, TrainConfig, nearest
 from optlab.training._grid import Cell, make_cells, short
-from optlab.training._lanes import Lanes
-from optlab.training._loop import train
 from optlab.training._metrics import read_metrics
-from optlab.training._result import Result, last_value, recorded_result
-from optlab.training._signals import Stop, noting_signals
-from optlab.training._workdir import InUseError, Workdir
+from optlab.training._result import Result, last_value
+from optlab.training._signals import noting_signals
+from optlab.training._worker import Worker, progress
 
 __all__ = ["Sweep", "Winner", "larger_is_better", "spread", "sweep"]
-
-_ENDED = ("done", "diverged")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,10 +132,10 @@ def sweep(
         raise ConfigError("seeds must be one at least.")
     cells, fresh, best = make_cells(methods, grid, seeds), [], {}
     with noting_signals() as stop:
-        worker = _Worker(pathlib.Path(workdir), lanes, stop)
+        worker = Worker(pathlib.Path(workdir), lanes, stop)
         steps = sum(cell.config.steps for cell in cells)
         steps += fresh_seeds * sum(config.steps for config in methods.values())
-        with _progress(steps) as worker.on_steps:
+        with progress(steps) as worker.on_steps:
             worker.work_off(cells)
             scores = _scores(worker.results, metric)
             if len(worker.results) == len(cells):
@@ -178,87 +167,6 @@ def sweep(
         signum=0 if complete else stop.signum,
         elsewhere=worker.elsewhere,
     )
-
-
-class _Worker:
-    """Trains cells that nobody else has, and collects their results by name."""
-
-    def __init__(self, folder: pathlib.Path, lanes: int, stop: Stop):
-        self.results: dict[str, Result] = {}
-        self.on_steps: Callable[[int], None] = lambda count: None
-        self.elsewhere = 0
-        self._folder, self._lanes, self._stop = folder, lanes, stop
-
-    def work_off(self, cells: Sequence[Cell]) -> None:
-        """Trains all cells, but for those that ended and those of other processes."""
-        kinds: dict[Any, list[Cell]] = {}
-        for cell in cells:
-            if not self._collected(cell):
-                kinds.setdefault(cell.kind, []).append(cell)
-        for kind in kinds.values():
-            config = kind[0].config
-            if not self._lanes or config.mesh.data * config.mesh.fsdp > 1:
-                self._in_turn(kind)
-                continue
-            lanes = Lanes(config)
-            for chunk in np.array_split(np.arange(len(kind)), math.ceil(len(kind) / self._lanes)):
-                if not self._stop.signum:
-                    self._side_by_side(lanes, [kind[i] for i in chunk])
-
-    def _workdir(self, cell: Cell) -> Workdir:
-        return Workdir(self._folder / "cells" / cell.name, cell.config)
-
-    def _collected(self, cell: Cell) -> bool:
-        result = recorded_result(self._workdir(cell), *_ENDED)
-        if result is None:
-            return False
-        self.results[cell.name] = result
-        self.on_steps(cell.config.steps)
-        return True
-
-    def _side_by_side(self, lanes: Lanes, cells: Sequence[Cell]) -> None:
-        """Trains cells in one program."""
-        configs = json.dumps([self._workdir(cell).config for cell in cells])
-        folder = self._folder / "running" / hashlib.sha256(configs.encode()).hexdigest()[:12]
-        with contextlib.ExitStack() as locks:
-            runs = []
-            try:
-                for cell in cells:
-                    workdir = self._workdir(cell)
-                    locks.enter_context(workdir.lock())
-                    runs.append((workdir, cell.config, cell.numbers))
-            except InUseError:
-                self.elsewhere += len(cells)
-                return
-            if any(recorded_result(workdir, *_ENDED) for workdir, _, _ in runs):
-                locks.close()  # another process was faster
-                self.work_off(cells)
-                return
-            try:
-                results = lanes.train(runs, folder, self._stop, self.on_steps)
-            except ConfigError as error:
-                logging.warning("%s: its cells are trained in turn.", error)
-                results = None
-        if results is None:
-            self._in_turn(cells)
-        else:
-            self.results |= {c.name: r for c, r in zip(cells, results, strict=False)}
-
-    def _in_turn(self, cells: Sequence[Cell]) -> None:
-        """Trains cells one by one."""
-        for cell in cells:
-            if self._stop.signum:
-                return
-            try:
-                result = train(cell.config, self._folder / "cells" / cell.name)
-            except InUseError:
-                self.elsewhere += 1
-                continue
-            if result.signum:
-                self._stop.signum = result.signum
-                return
-            self.results[cell.name] = result
-            self.on_steps(cell.config.steps)
 
 
 def larger_is_better(metric: str) -> bool:
@@ -313,15 +221,3 @@ def _edges(method: str, values: Mapping[str, Any], cells: Sequence[Cell]) -> tup
         if numbers and len(axis) > 1 and value in (min(axis), max(axis)):
             edges.append(path)
     return tuple(edges)
-
-
-@contextlib.contextmanager
-def _progress(steps: int) -> Iterator[Callable[[int], None]]:
-    """A bar over the steps of all cells, on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=steps, unit="step", unit_scale=True, desc="sweep") as bar:
-        yield bar.update

@@ -88,8 +88,10 @@ from optlab.transforms.quantized import (
     requantize,
     rmsprop8bit,
     sgd8bit,
+    split_master,
     state_bytes,
     step,
+    stochastic_round_bf16,
 )
 from optlab.transforms.sign import (
     lion_k,
@@ -174,9 +176,11 @@ __all__ = [
     "sign",
     "signum",
     "spam",
+    "split_master",
     "stable_spam",
     "state_bytes",
     "step",
+    "stochastic_round_bf16",
     "tract_conv",
     "tract_dense",
     "trion",

@@ -13,7 +13,6 @@ from optlab.base import Encoded
 from tests.codecs.cases import CODECS, SIGNED, UNSIGNED, sample
 
 every = pytest.mark.parametrize("name", CODECS)
-LOCAL = [name for name, codec in CODECS.items() if codec.local]
 # Its statistics are those of the decoded group, which may ask for another exponent.
 IDEMPOTENT = [name for name in CODECS if "coat8" not in name]
 SAFE = [name for name in UNSIGNED if name != "rank1_linear4"]
@@ -39,7 +38,7 @@ def test_shapes_dtypes_and_bits(name):
     x = jnp.asarray(sample(name))
     codec = CODECS[name].fit(x.shape)
     encoded = encode(codec, x)
-    assert encoded.code.shape == (8, 512 * (4 if codec.bits < 8 else 8) // 8)
+    assert encoded.code.shape == (8, 512 * getattr(codec, "code_bits", 8) // 8)
     y = decode(codec, encoded, x.shape)
     assert y.shape == x.shape
     assert y.dtype == jnp.float32
@@ -51,7 +50,7 @@ def test_shapes_dtypes_and_bits(name):
 @every
 def test_codes_are_plain_data(name):
     """Integers for what is not a dtype of the array, so that any checkpoint keeps them."""
-    encoded = CODECS[name].encode(jnp.ones((2, 64)))
+    encoded = jax.eval_shape(CODECS[name].encode, jnp.ones((2, 64)))
     assert encoded.code.dtype.name in ("int8", "uint8", "bfloat16", "float32")
     for scale in jax.tree.leaves(encoded.scale):
         assert scale.dtype.name in ("float32", "bfloat16", "float16", "uint8")
@@ -91,14 +90,14 @@ def test_errors_are_small(name):
 
 @every
 def test_zeros_stay(name):
-    x = jnp.zeros((4, 512))
+    x = jnp.zeros((8, 512))
     np.testing.assert_array_equal(through(name, x), x)
 
 
 @pytest.mark.parametrize("name", SAFE)
 def test_nothing_above_zero_becomes_zero(name):
     """Sixty decades in a block: by far more than any of the codes spans."""
-    x = np.logspace(-35, 25, 512, dtype=np.float32)[None]
+    x = np.tile(np.logspace(-35, 25, 512, dtype=np.float32), (8, 1))
     y = np.asarray(through(name, jnp.asarray(x)))
     assert (y > 0).all()
     x[:, ::3] = 0.0
@@ -135,25 +134,42 @@ def test_a_bad_entry_spoils_its_block_and_no_other(name, bad):
 
 
 @every
-@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_magnitude_does_not_matter(name, scale):
     """Bitwise for powers of two; formats of narrow scales say so in their docstrings."""
     if any(word in name for word in ("coat8", "flash8", "float16", "ue5m3", "nvfp4")):
         pytest.skip("its scales have a smaller range")
     power = np.float32(2.0 ** np.round(np.log2(scale)))
-    x = sample(name, (1, 512), spread=0.5)
+    x = sample(name, spread=0.5)
     x[np.abs(x) < 1e-2] = 0.0  # else subnormal
     expected = np.asarray(through(name, jnp.asarray(x))) * power
-    np.testing.assert_allclose(through(name, jnp.asarray(x * power)), expected, rtol=2e-6)
+    near = 1e-6 * np.abs(expected).max() if "rotated" in name else 0.0
+    actual = through(name, jnp.asarray(x * power))
+    np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=near)
 
 
-@every
-@pytest.mark.parametrize("shape", [(5,), (3, 7), (2, 3, 1000), (2, 1018), (0, 7), (7, 0), (1, 1)])
+KINDS = [  # one of each way to code
+    "power8",
+    "dynamic8",
+    "float8",
+    "dynamic4",
+    "mxfp4 rotated",
+    "nvfp4",
+    "unsigned adaptive_power8",
+    "unsigned coat8",
+    "unsigned flash8",
+    "rank1_linear4",
+    "bfloat16",
+]
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 1000), (2, 1018), (0, 7), (7, 0), (1, 1)])
 def test_any_shape(name, shape):
     x = jnp.asarray(sample(name, shape))
     codec = CODECS[name].fit(shape)
     encoded = jax.eval_shape(codec.encode, x)
-    packed = codec.bits < 8
+    packed = getattr(codec, "code_bits", 8) == 4
     assert encoded.code.shape == (*shape[:-1], -(-shape[-1] // 2) if packed else shape[-1])
     assert jax.eval_shape(lambda e: codec.decode(e, shape), encoded).shape == shape
     if hasattr(codec, "block") and len(shape) < 3 and shape[-1] > 0 and codec.local:
@@ -175,7 +191,7 @@ def through_block(codec, x):
     return decode(codec, encode(codec, x), x.shape)
 
 
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", [name for name in KINDS if CODECS[name].local])
 def test_a_loop_over_chunks_is_the_whole(name):
     """Inside jit, with traced indices, and under vmap: nothing depends on other rows."""
     x = jnp.asarray(sample(name))
@@ -202,11 +218,11 @@ def test_a_loop_over_chunks_is_the_whole(name):
     np.testing.assert_array_equal(decoded, decode(codec, whole, x.shape))
 
 
-@every
+@pytest.mark.parametrize("name", ["power8", "unsigned flash8", "mxfp4"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_other_floats_are_coded_as_float32(name, dtype):
     x = jnp.asarray(sample(name, (2, 64))).astype(dtype)
-    a, b = CODECS[name].encode(x), CODECS[name].encode(x.astype(jnp.float32))
+    a, b = encode(CODECS[name], x), encode(CODECS[name], x.astype(jnp.float32))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
@@ -227,9 +243,9 @@ STOCHASTIC = [
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_the_mean_over_keys_is_the_array(name):
     codec = CODECS[name]
-    x = np.abs(sample(name, (4, 32), spread=0.3)) + 0.1  # within the codes' range
-    x[:, 0] = 4 * x.max()
-    x = jnp.asarray(x * (1 if name in UNSIGNED else np.where(np.arange(32) % 2, -1, 1)))
+    x = np.random.default_rng(0).uniform(0.1, 0.95, (4, 32)).astype(np.float32)
+    x[:, 0] = 1.0
+    x = jnp.asarray(x if name in UNSIGNED else x * np.where(np.arange(32) % 2, -1, 1))
 
     @jax.jit
     def draws(keys):
@@ -264,10 +280,10 @@ def test_what_cannot_be_coded_is_refused(name):
 
 
 def test_gradients_are_not_nan():
-    """A codec in a differentiated function has zero or straight gradients, never NaN."""
-    for codec in (codecs.power8(), codecs.dynamic8()):
-        grad = jax.grad(lambda x, c=codec: c.decode(c.encode(x)).sum())(jnp.ones((2, 8)))
-        assert np.isfinite(grad).all()
+    """Codes have no derivative; what is left is that of the scale."""
+    codec = codecs.power8(4)
+    grad = jax.jit(jax.grad(lambda x: codec.decode(codec.encode(x)).sum()))(jnp.eye(2, 8))
+    np.testing.assert_array_equal(grad, np.eye(2, 8))
 
 
 def test_encoded_is_a_pytree():

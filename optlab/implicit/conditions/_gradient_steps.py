@@ -36,7 +36,8 @@ def projected_gradient(
     Returns:
         The condition.
 
-    >>> F = projected_gradient(lambda x, t: 0.5 * (x - t) ** 2, lambda v: jnp.clip(v, 0.0, 1.0))
+    >>> box = lambda v: jax.numpy.clip(v, 0.0, 1.0)
+    >>> F = projected_gradient(lambda x, t: 0.5 * (x - t) ** 2, box)
     >>> float(F(1.0, 3.0))
     0.0
 
@@ -71,9 +72,8 @@ def proximal_gradient(
     Returns:
         The condition.
 
-    >>> def prox(v, s, t):
-    ...     return jnp.sign(v) * jnp.maximum(jnp.abs(v) - s * t, 0.0)
-    >>> F = proximal_gradient(lambda x, t: 0.5 * (x - 3.0) ** 2, prox, parametric=True)
+    >>> shrink = lambda v, s, t: jax.nn.relu(v - s * t)  # of t x where x >= 0
+    >>> F = proximal_gradient(lambda x, t: 0.5 * (x - 3.0) ** 2, shrink, parametric=True)
     >>> float(F(2.0, 1.0))
     0.0
 
@@ -106,8 +106,8 @@ def block_proximal_gradient(
     Returns:
         The condition.
 
-    >>> F = block_proximal_gradient(lambda x: 0.5 * (x[0] - 3.0) ** 2 + 0.5 * (x[1] + x[0]) ** 2,
-    ...                             (lambda v, s: jnp.maximum(v, 0.0), lambda v, s: v))
+    >>> f = lambda x: 0.5 * (x[0] - 3.0) ** 2 + 0.5 * (x[1] + x[0]) ** 2
+    >>> F = block_proximal_gradient(f, (lambda v, s: jax.nn.relu(v), lambda v, s: v))
     >>> [float(r) for r in F((1.5, -1.5))]
     [1.5, 0.0]
 
@@ -152,6 +152,7 @@ def mirror_descent(
     Returns:
         The condition.
 
+    >>> jnp = jax.numpy
     >>> F = mirror_descent(lambda x, t: jnp.vdot(x, jnp.log(x) - t), jax.nn.softmax, jnp.log)
     >>> t = jnp.array([0.0, 1.0])
     >>> bool(jnp.allclose(F(jax.nn.softmax(t), t), 0.0, atol=1e-6))

@@ -7,6 +7,7 @@ from optlab.training.models._lstm import LSTM
 from optlab.training.models._make import make_model
 from optlab.training.models._mlp import MLP
 from optlab.training.models._resnet import ResNet
+from optlab.training.models._stable_embedding import LinenStableEmbedding, StableEmbedding
 from optlab.training.models._vit import ViT
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "LSTM",
     "MLP",
     "Functional",
+    "LinenStableEmbedding",
     "ResNet",
+    "StableEmbedding",
     "ViT",
     "functional",
     "make_model",

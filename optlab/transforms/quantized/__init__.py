@@ -9,11 +9,19 @@ from optlab.transforms.quantized._momentum import lion8bit, sgd8bit
 from optlab.transforms.quantized._quantize import QuantizedState, quantize_states
 from optlab.transforms.quantized._restore import check_codecs, requantize
 from optlab.transforms.quantized._rules import all_but_embeddings
+from optlab.transforms.quantized._split_master import (
+    SplitMasterState,
+    StochasticRoundState,
+    split_master,
+    stochastic_round_bf16,
+)
 from optlab.transforms.quantized._squares import adagrad8bit, rmsprop8bit
 
 __all__ = [
     "FusedTransformation",
     "QuantizedState",
+    "SplitMasterState",
+    "StochasticRoundState",
     "adagrad8bit",
     "adam8bit",
     "adamw4bit",
@@ -35,6 +43,8 @@ __all__ = [
     "requantize",
     "rmsprop8bit",
     "sgd8bit",
+    "split_master",
     "state_bytes",
     "step",
+    "stochastic_round_bf16",
 ]

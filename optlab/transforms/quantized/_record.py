@@ -27,7 +27,8 @@ def make_record(chosen: dict[str, Codec]) -> jax.Array:
 
 def read_record(record: jax.Array) -> dict[str, Codec]:
     """Undoes :func:`make_record`."""
-    data = json.loads(np.asarray(record).tobytes())
+    words = np.asarray(record)
+    data = json.loads(words.reshape(-1, words.shape[-1])[0].tobytes())  # of lanes, the first's
     found = [codecs.from_spec(spec) for spec in data["codecs"]]
     return {path: found[i] for path, i in data["leaves"].items()}
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from optlab.transforms.curvature import (
     LayerStatistics,
@@ -13,6 +14,7 @@ from optlab.transforms.curvature import (
     mkor_h,
     scale_by_mkor,
     watch,
+    watch_conv,
 )
 from tests import golden
 
@@ -125,25 +127,41 @@ def test_equals_the_dense_inverses():
         np.testing.assert_allclose(updates["bias"], want[-1], rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16, jnp.float16], ids=str)
 @pytest.mark.parametrize("as_released", [False, True])
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_factors_stay_positive_definite_and_bounded(as_released, scale):
+def test_factors_stay_positive_definite_and_bounded(as_released, dtype):
     # The same few means over and over, so that the inverses vanish along them and grow elsewhere.
     params = {"kernel": jnp.zeros((6, 5))}
-    tx = scale_by_mkor(update_interval=1, as_released=as_released)
+    tx = scale_by_mkor(update_interval=1, as_released=as_released, factor_dtype=dtype)
     rng = np.random.default_rng(1)
-    means = [random_statistics(rng, 6, 5, scale)[""] for _ in range(2)]
-    means = jax.tree.map(lambda *v: jnp.stack(v), *means)
+    means = jax.tree.map(
+        lambda *v: jnp.stack(v), *(random_statistics(rng, 6, 5)[""] for _ in range(2))
+    )
 
-    def step(state, t):
-        statistics = {"": jax.tree.map(lambda v: v[t % 2], means)}
-        return tx.update(params, state, statistics=statistics)[::-1]
+    def step(state, t, scale):
+        statistics = {"": jax.tree.map(lambda v: scale * v[t % 2], means)}
+        state = tx.update(params, state, statistics=statistics)[1]
+        return state, state.factors[0]
 
-    state, _ = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(2000)))(tx.init(params))
-    for factor in state.factors[0]:
-        np.testing.assert_array_equal(factor, factor.T)
-        eigenvalues = np.linalg.eigvalsh(np.asarray(factor, np.float64))
-        assert 0.5e-4 < eigenvalues.min() < eigenvalues.max() < 6 * 2.2
+    def run(scale):
+        return jax.lax.scan(lambda s, t: step(s, t, scale), tx.init(params), jnp.arange(1000))[1]
+
+    for factors in jax.jit(jax.vmap(run))(jnp.array([1e-6, 1.0, 1e6])):
+        factors = np.asarray(factors)
+        assert factors.dtype == (dtype or np.float32)
+        np.testing.assert_array_equal(factors, np.swapaxes(factors, -1, -2))
+        eigenvalues = np.linalg.eigvalsh(factors.astype(np.float64))
+        assert (0.5e-4 if dtype is None else 5e-3) < eigenvalues.min()
+        assert eigenvalues.max() < 6 * 2.2
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_trains_as_float32_does(dtype):
+    full, _ = train(mkor(0.1), 100)
+    half, state = train(mkor(0.1, factor_dtype=dtype), 100)
+    np.testing.assert_allclose(half[-1], full[-1], rtol=0.05)
+    numbers = 13**2 + 24**2 + 25**2 + 3**2
+    assert sum(x.nbytes for x in jax.tree.leaves(state[0].factors)) == 2 * numbers
 
 
 def test_the_stabilizer_leans_towards_the_identity():
@@ -181,10 +199,10 @@ def test_norms_are_kept_and_other_leaves_pass_through():
         "norm": [jnp.ones(3), None],
     }
     gradients = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
-    statistics = layer_taps(params, first_order="head")
+    statistics = layer_taps(params, first_order="conv|head")
     assert list(statistics) == ["a", "b"]
     statistics = jax.tree.map(lambda v: v + 2, statistics)
-    tx = scale_by_mkor(first_order="head")
+    tx = scale_by_mkor(first_order="conv|head")
     updates, _ = tx.update(gradients, tx.init(params), params, statistics=statistics)
     for name in ("conv", "head", "norm"):
         jax.tree.map(np.testing.assert_array_equal, updates[name], gradients[name])
@@ -211,6 +229,80 @@ def test_watching_changes_no_gradient():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), tuple(watched), plain)
     np.testing.assert_allclose(statistics.inputs, x.mean((0, 1)), rtol=1e-5)
     np.testing.assert_allclose(statistics.outputs, jnp.cos(x @ kernel).mean((0, 1)), rtol=1e-5)
+
+
+def unfolded(x, window, strides, padding, dilation):
+    """The patches of images, [images, positions, height * width * channels], cut out one by one."""
+    x = np.pad(x, ((0, 0), *padding, (0, 0)))
+    reach = [d * (w - 1) for w, d in zip(window, dilation, strict=True)]
+    places = [range(0, n - r, s) for n, r, s in zip(x.shape[1:3], reach, strides, strict=True)]
+    rows, columns = (np.arange(0, r + 1, d) for r, d in zip(reach, dilation, strict=True))
+    patches = [x[:, i + rows][:, :, j + columns] for i in places[0] for j in places[1]]
+    return np.stack([p.reshape(len(x), -1) for p in patches], axis=1)
+
+
+CONVOLUTIONS = {
+    "one_by_one": ((1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    "same": ((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    "strided": ((3, 2), (2, 1), ((1, 0), (0, 1)), (1, 2)),
+}
+
+
+@pytest.mark.parametrize("placed", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_a_convolution_is_the_dense_layer_of_its_patches(placed):
+    window, strides, padding, dilation = placed
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (3, 6, 5, 2)) + 1
+    kernel, bias = jax.random.normal(keys[1], (*window, 2, 4)), jax.random.normal(keys[2], (4,))
+
+    def convolved(params, taps):
+        y = jax.lax.conv_general_dilated(
+            x,
+            params["kernel"],
+            strides,
+            padding,
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        options = {"strides": strides, "padding": padding, "dilation": dilation}
+        y = watch_conv(x, y + params["bias"][None, None, None], taps[""], window=window, **options)
+        return jnp.mean(jnp.sin(y))
+
+    patches = jnp.asarray(unfolded(np.asarray(x), *placed))
+
+    def dense(params, taps):
+        y = watch(patches, patches @ params["kernel"] + params["bias"][None, None], taps[""])
+        return jnp.mean(jnp.sin(y))
+
+    found = []
+    for loss, w in ((convolved, kernel), (dense, kernel.reshape(-1, 4))):
+        params = {"kernel": w, "bias": bias}
+        gradients, statistics = jax.jit(jax.grad(loss, (0, 1)))(params, layer_taps(params))
+        tx = scale_by_mkor(update_interval=1)
+        updates, state = tx.update(gradients, tx.init(params), statistics=statistics)
+        updates["kernel"] = updates["kernel"].reshape(-1, 4)
+        found.append((statistics, updates, state))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6), *found)
+
+
+def test_a_flax_convolution_at_one_place_has_the_gradient_of_its_statistics():
+    # Of one example at one place, the kernel's gradient is the outer product of the two means.
+    model = nnx.Conv(3, 5, (2, 4), padding="VALID", rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (1, 2, 4, 3))
+    graph, params = nnx.split(model)
+
+    def loss(params, taps):
+        y = nnx.merge(graph, params)(x)
+        (tap,) = taps.values()
+        y = watch_conv(x, y, tap, window=model.kernel_size, padding="VALID")
+        return jnp.sum(jnp.sin(y))
+
+    gradients, taps = jax.grad(loss, (0, 1))(params, layer_taps(params))
+    (statistics,) = taps.values()
+    outer = statistics.inputs[:, None] * statistics.outputs[None]
+    np.testing.assert_allclose(gradients["kernel"][...].reshape(-1, 5), outer, atol=1e-6)
+    state = scale_by_mkor().init(params)
+    assert [f.shape for f in state.factors[0]] == [(25, 25), (5, 5)]
 
 
 def train(tx, steps, *, seed=0):
@@ -300,3 +392,7 @@ def test_what_is_missing_is_named():
         tx.update(params, state, params, statistics=taps)
     with pytest.raises(ValueError, match="tap is of a layer"):
         watch(jnp.ones(3), jnp.ones(2), taps["a"])
+    with pytest.raises(ValueError, match="tap is of a layer"):
+        watch_conv(jnp.ones((4, 4, 1)), jnp.ones((4, 4, 2)), taps["a"], window=(3, 3))
+    with pytest.raises(ValueError, match="x must have height, width and channels"):
+        watch_conv(jnp.ones((4, 4)), jnp.ones((4, 4)), taps["a"], window=(3, 3))

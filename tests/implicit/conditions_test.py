@@ -1,0 +1,41 @@
+"""Every condition of the catalogue: both modes, both orders of them, and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.implicit.case import CASES
+
+STEP, TOLERANCE = 1e-5, 1e-6  # of central differences in float64
+
+
+def _central(function, t):
+    columns = []
+    for e in np.eye(t.size):
+        columns.append((function(t + STEP * e) - function(t - STEP * e)) / (2 * STEP))
+    return np.stack(columns, axis=-1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_modes_equal_finite_differences(name):
+    with jax.enable_x64(True):
+        case = CASES[name]()
+        t = jnp.asarray(case.theta)
+        weights = jnp.asarray(np.random.default_rng(0).normal(size=case.solution(t).shape))
+        solution = jax.jit(case.solution)
+        forward, reverse = jax.jit(jax.jacfwd(case.solution)), jax.jit(jax.jacrev(case.solution))
+
+        def loss(t):
+            return jnp.sum(weights * case.solution(t) ** 2)
+
+        gradient = jax.jit(jax.grad(loss))
+        hessian = jax.jit(jax.jacfwd(jax.jacrev(loss)))(t)
+        reference = _central(lambda t: np.asarray(solution(t)), t)
+        assert np.isfinite(reference).all()
+        assert np.abs(reference).max() > 1e-2, "a constant solution tests nothing"
+        scale = 1 + np.abs(reference).max()
+        np.testing.assert_allclose(forward(t), reference, atol=TOLERANCE * scale)
+        np.testing.assert_allclose(reverse(t), forward(t), atol=1e-8 * scale)
+        second = _central(lambda t: np.asarray(gradient(t)), t)
+        np.testing.assert_allclose(hessian, second, atol=TOLERANCE * (1 + np.abs(second).max()))
