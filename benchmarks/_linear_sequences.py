@@ -84,7 +84,7 @@ def recycling(count: int, side: int = 32, rank: int = 20, cycle: int = 30) -> di
     @jax.jit
     def recycled(space, field):
         matvec = functools.partial(poisson, field)
-        x, info, space = krylov_recycling(matvec, b, space, cycle=cycle, max_cycles=200, **options)
+        _, info, space = krylov_recycling(matvec, b, space, cycle=cycle, **options)
         return space, info.iterations
 
     space = recycled_space(b, rank)

@@ -13,8 +13,10 @@ method's own. The best point of each is then trained with seeds that had no part
       --grid=optimizer.arguments.weight_decay=0.03,0.3,3.0
 
 The same command goes on where it was stopped, and several of it share the work. Cells that differ
-in numbers alone are vmapped; --lanes=0 trains them one after the other. The workdir gets report.md,
-sweep.png, results.json and results.csv, and a folder a cell. Exit codes are those of train.py.
+in numbers alone are vmapped, 16 at once. With --lanes=1 they share the program but take turns,
+which is faster where one cell fills the machine, as a transformer does a CPU; with --lanes=0 each
+is a run as train.py makes it. The workdir gets report.md, sweep.png, results.json and results.csv,
+and a folder a cell. Exit codes are those of train.py, but that a cell may diverge.
 """
 
 import pathlib

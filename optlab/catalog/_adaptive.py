@@ -93,4 +93,12 @@ ROWS = (
         papers=("petersen2024tract",),
         unswept="a layer, with a gradient rule of its own; tract_conv is its convolution",
     ),
+    Method(
+        name="sso",
+        family="transforms.adaptive",
+        symbol="optlab.transforms.adaptive.sso",
+        summary="many steps of the model towards targets that one gradient of the loss sets",
+        papers=("lavington2023target",),
+        unswept="a solver: takes a model and its loss apart",
+    ),
 )

@@ -97,4 +97,22 @@ ROWS = (
         unswept="a clip inside a chain",
         state_bytes=0.0,
     ),
+    Method(
+        name="lora_sb",
+        family="transforms.low_rank",
+        symbol="optlab.transforms.low_rank.lora_sb",
+        summary="adapters of r x r numbers, in the bases of the first step of full training",
+        papers=("ponkshe2024lorasb",),
+        unswept="finds the params of adapters, which any optimizer then trains",
+    ),
+    Method(
+        name="sparse_spectral",
+        family="transforms.low_rank",
+        symbol="optlab.transforms.low_rank.sparse_spectral",
+        summary="Adam on all singular values, and on a few singular vectors at a time",
+        papers=("zhao2025spectral",),
+        unswept="trains matrices that are kept as spectral_factors",
+        arguments={"learning_rate": 1e-2, "rank": 2, "sample_interval": 10},
+        state_bytes=0.055,
+    ),
 )

@@ -118,7 +118,7 @@ def adaptive_power8(block: int = 256, *, signed: bool = True) -> AdaptivePower8:
 
     >>> codec = adaptive_power8(signed=False)
     >>> codec.encode(jnp.array([16.0, 1.0, 5.0625, 1.0])).code.tolist()
-    [255, 0, 128, 0]
+    [255, 0, 127, 0]
 
     References:
         Our own; the range of a group is also what H. Xi et al., "COAT: Compressing Optimizer States

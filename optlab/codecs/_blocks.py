@@ -36,11 +36,15 @@ class Blockwise:
 
     name: ClassVar[str]
     code_bits: ClassVar[int] = 8
-    local: ClassVar[bool] = True
     multiple: ClassVar[int] = 1  # of entries that a shard must hold
 
     def __post_init__(self):
         check_count("block", self.block, 1)
+
+    @property
+    def local(self) -> bool:
+        """Whether a block's code depends on that block alone."""
+        return True
 
     def fit(self, shape: tuple[int, ...], shards: int = 1) -> Self:
         """Gives the codec whose blocks suit arrays of ``shape``: see :func:`choose_block`."""
@@ -107,7 +111,7 @@ class BlockCodec(Blockwise):
         other = self._next(near, unit > value)
         distance = self._from_code(other) - value
         chance = (unit - value) / jnp.where(distance == 0, 1.0, distance)
-        return jnp.where(jax.random.uniform(key, unit.shape) < chance, other, near)
+        return jnp.where(jax.random.uniform(key, unit.shape, jnp.float32) < chance, other, near)
 
     def _nearest(self, unit: jax.Array) -> jax.Array:
         """The code of the value nearest to each quotient."""

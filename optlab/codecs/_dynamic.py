@@ -77,7 +77,7 @@ def dynamic8(
         safe_zero: see :func:`optlab.codecs.power8`; unset it for parity with bitsandbytes.
         exact: bit by bit the codes and values of bitsandbytes' reference, with ties to the lower
             code, by two lookups in tables of 256. Without it some entries within six units in the
-            last place of a threshold get the neighbouring code, and values are right to 7e-7.
+            last place of a threshold get the neighbouring code, and values are right to 6e-7.
         scale_dtype: see :func:`optlab.codecs.power8`.
 
     Returns:

@@ -98,7 +98,11 @@ class RankOneLinear4(Linear4NoZero):
     """See :func:`rank1_linear4`."""
 
     name: ClassVar[str] = "rank1_linear4"
-    local: ClassVar[bool] = False
+
+    @property
+    def local(self) -> bool:
+        """Whether a block's code depends on that block alone: its row and column count too."""
+        return False
 
     @property
     def bits(self) -> float:

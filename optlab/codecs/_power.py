@@ -145,8 +145,8 @@ def linear8(
 ) -> Power8:
     """Eight bits with even steps: :func:`power8` with p = 1. For messages and first moments only.
 
-    Second moments span more decades than its two: with ``safe_zero`` unset training diverges, with
-    it the small ones are far too large, and steps far too short.
+    Second moments span more decades than its two: the small ones become far too large, and steps
+    far too short.
 
     Args:
         block: see :func:`power8`.

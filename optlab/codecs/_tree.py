@@ -70,17 +70,20 @@ def tree_index(a: jax.Array, decades: int, signed: bool) -> jax.Array:
 
 
 def tree_value(index: jax.Array, decades: int, signed: bool) -> jax.Array:
-    """The value of index k >= 0, given as a float: to 7e-7 that of :func:`tree_book`."""
-    count = 1.0 if signed else 2.0
-    place = index + (0.5 if signed else 1.5)  # n + j + 1/2
-    factor = jnp.full_like(index, 10.0 ** (1 - decades) * 0.9 / count)
-    offset = jnp.full_like(index, 10.0 ** (1 - decades) * 0.8)
-    for i in range(1, decades):
-        n, high = count * 2**i, 10.0 ** (i - decades + 1)
-        factor = jnp.where(place >= n, high * 0.9 / n, factor)
-        offset = jnp.where(place >= n, high * 0.8, offset)
-    value = jnp.where(index == 0, 0.0, place * factor - offset)
-    return jnp.where(index == 2 * count * 2 ** (decades - 1) - (count - 1), 1.0, value)
+    """The value of index k >= 0, given as a float: to 6e-7 that of :func:`tree_book`."""
+    count = 1 if signed else 2
+    place = index + (count - 0.5)  # n + j + 1/2
+    # Its exponent is the decade's: with the mantissa cleared it is n.
+    bits = jax.lax.bitcast_convert_type(place, jnp.uint32)
+    levels = jax.lax.bitcast_convert_type(bits & jnp.uint32(0x7F800000), jnp.float32)
+    decade = (bits >> 23) - jnp.uint32(126 + count)
+    # 10^i / n is 5^i over the count, a product over the bits of i.
+    five = jnp.full_like(index, 10.0 ** (1 - decades) / count)
+    for bit, power in ((1, 5.0), (2, 25.0), (4, 625.0)):
+        five = jnp.where((decade & bit) > 0, five * power, five)
+    value = (0.9 * place - 0.8 * levels) * five
+    last = 2 * count * 2 ** (decades - 1) - (count - 1)
+    return jnp.where(index == last, 1.0, jnp.where(index == 0, 0.0, value))
 
 
 def lookup(table: np.ndarray, code: jax.Array) -> jax.Array:

@@ -74,8 +74,8 @@ def cg(
         h = f_x - g_{xy} v, \qquad (g_{yy} + \delta I)\, v = f_y
 
     at y, which should be near the inner solution :math:`y^*(x)`. The system is solved as it is,
-    never by its normal equations, which square the condition number: where it is 5e4, libraries whose
-    default they are stop, satisfied, at a hypergradient that is 99 % wrong.
+    never by its normal equations, which square the condition number: where it is 5e4, libraries
+    whose default they are stop, satisfied, at a hypergradient that is 99 % wrong.
 
     With a state, a solve starts from the last solution.
 

@@ -226,11 +226,17 @@ def _tangent(residual, solve, x, arrays, arrays_dot):
     """-A^{-1} dF, linear in ``arrays_dot``."""
     _, right = jax.jvp(lambda a: residual(x, a), (arrays,), (arrays_dot,))
     _, matvec = jax.linearize(lambda x: residual(x, arrays), x)
-    # Minus, and each leaf a linear function of all: the transpose of custom_linear_solve refuses a
-    # right-hand side of which only some leaves are differentiated.
-    zero = 0.0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(right))
-    right = jax.tree.map(lambda leaf: zero.astype(leaf.dtype) - leaf, right)
-    return solve(matvec, right)
+    return solve(matvec, optax.tree.scale(-1, right))
+
+
+def _tied(tree):
+    """The same values, each leaf a linear function of all.
+
+    The transpose of custom_linear_solve refuses a right-hand side of which only some leaves are
+    differentiated, and an answer of which only some are used.
+    """
+    zero = 0.0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(tree))
+    return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
 
 
 def _is_solved(residual, guarded, tol, x, arrays):
@@ -270,8 +276,11 @@ def _linear_solver(F, symmetric, linear_solver, on_fail):
         return jax.tree.map(lambda leaf: jnp.where(converged, leaf, jnp.nan), x)
 
     def solve(matvec, b):
-        return jax.lax.custom_linear_solve(
-            matvec, b, unguarded, None if symmetric else unguarded, symmetric=symmetric
+        transposed = None if symmetric else unguarded
+        return _tied(
+            jax.lax.custom_linear_solve(
+                matvec, _tied(b), unguarded, transposed, symmetric=symmetric
+            )
         )
 
     # The step of an almost solved problem is needed to two digits only.

@@ -117,8 +117,7 @@ def krylov_recycling(
     threshold = rtol * jnp.linalg.norm(flat_b)
     used = jnp.any(space.basis != 0, axis=1)
     u, c = _with_image(space.basis, jax.vmap(product)(space.basis), used)
-    r = flat_b - product(start)
-    x, r = start + (c @ r) @ u, r - (c @ r) @ c
+    x, r = start, flat_b - product(start)
     products = 1 + jnp.sum(used, dtype=jnp.int32)
 
     def unfinished(carry):
@@ -155,6 +154,8 @@ def _cycle(product, x, r, u, c, threshold, m):
     """One cycle of Arnoldi beside U; the least-squares step; the new U."""
     rank, n = u.shape
     dtype = r.dtype
+    # C has changed since the last projection, and rounding brings back what was projected out.
+    x, r = x + (c @ r) @ u, r - (c @ r) @ c
     norm = jnp.linalg.norm(r)
     v = jnp.zeros((m + 1, n), dtype).at[0].set(r / norm)
     h = jnp.zeros((m + 1, m), dtype)
@@ -169,13 +170,11 @@ def _cycle(product, x, r, u, c, threshold, m):
     def step(carry):
         v, h, b, f, j = carry
         w = product(v[j])
-        inside = c @ w
-        w = w - inside @ c
-        column = v @ w
-        w = w - column @ v
-        again = v @ w  # once more: what is orthogonal in exact arithmetic only
-        w = w - again @ v
-        column = column + again
+        inside, column = jnp.zeros(rank, dtype), jnp.zeros(m + 1, dtype)
+        for _ in range(2):  # once is orthogonal in exact arithmetic only
+            more, along = c @ w, v @ w
+            w = w - more @ c - along @ v
+            inside, column = inside + more, column + along
         length = jnp.linalg.norm(w)
         v = v.at[j + 1].set(w / jnp.where(length > 0, length, 1))
         f = f.at[j + 1].set(-(f @ column) / jnp.where(length > 0, length, 1))

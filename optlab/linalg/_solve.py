@@ -235,13 +235,14 @@ def solve(
 
     right = _tied((_widen(b), jnp.zeros(3)))
     symmetric = name in SYMMETRIC
-    x, account = jax.lax.custom_linear_solve(
+    answer = jax.lax.custom_linear_solve(
         with_account(damped),
         right,
         solve_pair,
         None if symmetric else solve_pair,
         symmetric=symmetric,
     )
+    x, account = _tied(answer)
     residual, iterations, converged = jax.lax.stop_gradient(account)
     info = LinearInfo(residual, iterations.astype(jnp.int32), converged == 1)
     return optax.tree.cast_like(x, b), info
@@ -251,7 +252,7 @@ def _tied(b: PyTree) -> PyTree:
     """The same values, each leaf a linear function of all.
 
     The transpose of custom_linear_solve refuses a right-hand side of which only some leaves are
-    differentiated.
+    differentiated, and an answer of which only some are used.
     """
     zero = 0.0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(b))
     return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), b)

@@ -26,7 +26,7 @@ def _is_optimizer(name: str, value: Any) -> bool:
     if name.startswith(("_", "scale_by_")) or not inspect.isfunction(value):
         return False
     result = inspect.signature(value).return_annotation  # optax leaves some of them out
-    gives_one = result is inspect.Signature.empty or "GradientTransformation" in str(result)
+    gives_one = result is inspect.Signature.empty or "Transformation" in str(result)
     return gives_one and _rate_parameter(value) is not None
 
 

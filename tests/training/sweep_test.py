@@ -224,14 +224,19 @@ def test_curves_of_a_sweep_are_those_of_its_winners(reference, tmp_path):
 
 @pytest.mark.slow
 def test_fifteen_cells_side_by_side_are_faster_than_in_turn(tmp_path):
-    """A grid of five rates and three seeds on digits: the same winner in less time."""
-    methods = {"adamw": TrainConfig(steps=1000, eval_every=1000, checkpoint_every=1000)}
+    """Five rates and three seeds on digits: the same winner, in less processor and wall time.
+
+    After 300 steps the rates are far apart. Rounding, which depends on the number of lanes, decides
+    between points that are as good as one another, as it does after 1000 steps.
+    """
+    methods = {"adamw": TrainConfig(steps=300, eval_every=300, checkpoint_every=300)}
     grid, took, winners = {RATE: [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]}, {}, {}
-    for lanes in (0, 1, 15):
-        cpu, wall = time.process_time(), time.perf_counter()
+    for lanes in (15, 1, 0):
+        began = time.process_time(), time.perf_counter()
         found = sweep(tmp_path / str(lanes), methods, grid, [0, 1, 2], lanes=lanes)
-        took[lanes] = time.process_time() - cpu, time.perf_counter() - wall
+        took[lanes] = time.process_time() - began[0], time.perf_counter() - began[1]
         winners[lanes] = found.winners["adamw"].values
     print({lanes: [round(t, 1) for t in times] for lanes, times in took.items()})
     assert winners[0] == winners[1] == winners[15]
+    assert took[15][0] < took[0][0]
     assert took[15][1] < took[0][1]

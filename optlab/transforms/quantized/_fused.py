@@ -164,7 +164,9 @@ def fuse(
                 return tree.flatten_up_to(updates), states.flatten_up_to(new)
 
             own = [slot._replace(node=node) for slot, node in zip(slots, nodes, strict=True)]
-            return stream(update, params, grads, own, key=key, chunk=chunk, cut=by == "entry")
+            # Taking apart codes that share a byte needs as much memory again.
+            size = chunk // 2 if any(_is_packed(slot, params) for slot in own) else chunk
+            return stream(update, params, grads, own, key=key, chunk=size, cut=by == "entry")
 
         if split:
             of_params = [s.spec for s in shardings]
@@ -246,6 +248,13 @@ def _owner(path, node, params) -> int | None:
         if path[len(path) - len(end) :] == end and (end or code.shape[:-1] == p.shape[:-1])
     ]
     return max(found, key=lambda i: len(params[i][0]), default=None)
+
+
+def _is_packed(slot, params) -> bool:
+    """Whether two codes of a slot share a byte."""
+    if slot.codec is None or slot.owner is None:
+        return False
+    return slot.node.code.shape[-1] < params[slot.owner].shape[-1]
 
 
 def _falls_apart(slot, params, shardings) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from optlab.base import Codec, PyTree
+from optlab.transforms.quantized._boxes import box_like, boxer, unboxed
 from optlab.transforms.quantized._record import make_record
 from optlab.transforms.quantized._rules import (
     SMALLEST,
@@ -110,10 +111,9 @@ def quantize_states(
         state = inner.init(params)
         _check_found(rule, state)
         chosen = chosen_codecs(rule, state, where, min_size)
+        coded = _through(chosen, state) if straight_through else encode_state(chosen, state, shards)
         return QuantizedState(
-            inner=_through(chosen, state)
-            if straight_through
-            else encode_state(chosen, state, shards),
+            inner=boxer(params)(coded),
             codecs=make_record(chosen),
             key=() if seed is None else jax.random.key_data(jax.random.key(seed)),
         )
@@ -124,9 +124,9 @@ def quantize_states(
             new_updates, new = inner.update(updates, state.inner, params, **extra)
             new = _through(chosen_codecs(rule, new, where, min_size), new, key)
         else:
-            old = decode_state(rule, state.inner)
-            new_updates, new = inner.update(updates, old, params, **extra)
-            new = encode_like(rule, new, state.inner, key)
+            old = unboxed(state.inner)
+            new_updates, new = inner.update(updates, decode_state(rule, old), params, **extra)
+            new = box_like(encode_like(rule, new, old, key), state.inner)
         new_updates = jax.tree.map(lambda u, g: u.astype(g.dtype), new_updates, updates)
         return new_updates, QuantizedState(new, state.codecs, rest)
 
