@@ -121,7 +121,13 @@ class _Step:
     def __call__(self, members, work: _Work, turn: Any = 0) -> tuple[_Work, list]:
         """Gives the new work, without gradients, and the new values of what is shared."""
         with set_xla_metadata(inlineable="false"):
-            return jax.jit(self._body, static_argnums=0)(tuple(members), work, turn)
+            return jax.jit(self._apart, static_argnums=0)(tuple(members), work, turn)
+
+    def _apart(self, members, work, turn):
+        # The mark is on all that is traced under it: every jnp.where would be a call of its own,
+        # and the step take twice as long.
+        with set_xla_metadata(inlineable="true"):
+            return self._body(members, work, turn)
 
     def _body(self, members, work, turn):
         params, grads = ([_empty(x, x.dtype) for x in xs] for xs in (self.params, self.grads))
@@ -164,7 +170,8 @@ class _Step:
 
 def _in_rows(step: _Step, members: Sequence[int], matrix: _Matrix, chunk: int) -> _Work:
     """Steps some rows of each of the members at a time."""
-    whole = jax.tree.map(lambda x: x.reshape(matrix.rows, -1), step.work(members))
+    before = step.work(members)
+    whole = jax.tree.map(lambda x: _as_bits(x.reshape(matrix.rows, -1)), before)
     count = _rows_a_turn(matrix, max(_FEWEST, chunk // len(members)))
 
     def rows(tree, start, count):
@@ -172,17 +179,30 @@ def _in_rows(step: _Step, members: Sequence[int], matrix: _Matrix, chunk: int) -
 
     def turn(i, done, count=count, start=None):
         start = i * count if start is None else start
-        work, _ = step(members, rows(done._replace(grads=whole.grads), start, count), i)
+        part = rows(done._replace(grads=whole.grads), start, count)
+        work, _ = step(members, jax.tree.map(_from_bits, part, before), i)
         return jax.tree.map(
-            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, 0), done, work
+            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, _as_bits(new), start, 0),
+            done,
+            work,
         )
 
     turns, rest = divmod(matrix.rows, count)
     done = jax.lax.fori_loop(0, turns, turn, whole._replace(grads=[]))
     if rest:
         done = turn(turns, done, rest, turns * count)
-    before = step.work(members)._replace(grads=[])
-    return jax.tree.map(lambda x, like: x.reshape(like.shape), done, before)
+    before = before._replace(grads=[])
+    return jax.tree.map(lambda x, like: _from_bits(x, like).reshape(like.shape), done, before)
+
+
+def _as_bits(x: jax.Array) -> jax.Array:
+    """Shorter floats as integers: XLA:CPU widens a whole buffer of them in every turn of a loop."""
+    short = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize == 2
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if short else x
+
+
+def _from_bits(x: jax.Array, like: jax.Array) -> jax.Array:
+    return x if x.dtype == like.dtype else jax.lax.bitcast_convert_type(x, like.dtype)
 
 
 def _rows_a_turn(matrix: _Matrix, chunk: int) -> int:
