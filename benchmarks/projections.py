@@ -53,7 +53,7 @@ def _work(projector: Projector, size: int, rank: int) -> dict[str, Callable[[], 
 
 
 def _seconds(work: Callable[[], Any], clock: Callable[[], float], calls: int) -> float:
-    start = clock()
+    start, result = clock(), None
     for _ in range(calls):
         result = work()
     jax.block_until_ready(result)

@@ -1,10 +1,12 @@
-"""SGD with momentum on a fifth of CIFAR-10: a ResNet-8 of 78,000 parameters.
+"""SGD with momentum on a fifth of CIFAR-10: a ResNet-8 of 75,290 parameters.
 
     python -m experiments.train --config=experiments/configs/cifar10_resnet.py
 
 Learns from the first of the five batches, 10,000 images neither shifted nor mirrored.
+Expected: 48.3 % of the 10,000 test images after 300 steps (seed 0). Less than four minutes on two
+busy CPU cores.
 
-Variant lion: Lion. Variant full: He et al.'s ResNet-20 of 0.27 million parameters on all five
+Variant full, which was not run here: He et al.'s ResNet-20 of 0.27 million parameters on all five
 batches for 20,000 steps, hours on two CPU cores; without their shifted and mirrored images, the
 paper's 91.25 % are out of reach. Variant smoke trains a smaller net on the bundled digits.
 """
@@ -27,11 +29,6 @@ VARIANTS = {
         "model.depth": 1,
         "model.width": 4,
         "optimizer.warmup_steps": 2,
-    },
-    "lion": {
-        "optimizer.name": "optax.lion",
-        "optimizer.learning_rate": 1e-3,
-        "optimizer.arguments": {"weight_decay": 0.3},
     },
     "full": {
         "steps": 20_000,

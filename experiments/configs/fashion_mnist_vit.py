@@ -1,8 +1,12 @@
-"""AdamW on Fashion-MNIST: a small ViT of 209,000 parameters.
+"""AdamW on Fashion-MNIST: a small ViT of 104,970 parameters, or Lion (variant lion).
 
     python -m experiments.train --config=experiments/configs/fashion_mnist_vit.py
 
-Variant smoke trains it on the bundled digits.
+Expected: 85.9 % of the 10,000 test images with either (seed 0). About 50 s of processor time, a minute
+and a half on two busy CPU cores.
+
+Variant tiny, of 27,914 parameters, is for the sweeps of RESULTS.md, at batch 64 or 512 (variant
+large_batch); smoke trains it on the bundled digits.
 """
 
 from optlab.training import (

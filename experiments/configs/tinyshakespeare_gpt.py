@@ -1,8 +1,12 @@
-"""AdamW on tinyshakespeare: a character GPT of 0.8 million parameters.
+"""AdamW on tinyshakespeare: a character GPT of 421,632 parameters, or Lion (variant lion).
 
     python -m experiments.train --config=experiments/configs/tinyshakespeare_gpt.py
 
-Variant smoke trains it on the numbers from 1 on, a text that needs no file.
+Expected: 2.79 bits a character of the held-out tenth (seed 0). About a minute of processor
+time, three on two busy CPU cores.
+
+Variant tiny, of 112,512 parameters, is for the sweeps of RESULTS.md; smoke trains on the numbers
+from 1 on, a text that needs no file.
 """
 
 from optlab.training import (

@@ -145,7 +145,7 @@ class EightBits(BlockCodec):
     safe_zero: bool = True
 
     def _largest(self, blocks):
-        return largest(jnp.abs(blocks) if self.signed else blocks)
+        return largest(jnp.abs(blocks) if self.signed else jnp.maximum(blocks, 0.0))
 
     def _to_code(self, unit, key):
         code = super()._to_code(unit, key)
@@ -178,11 +178,13 @@ def choose_block(shape: tuple[int, ...], wish: int, shards: int = 1, *, multiple
         )
     if share <= wish:
         return max(share, 1)
-    divisors = [d for d in range(1, share + 1) if share % d == 0]
-    below = max(d for d in divisors if d <= wish)
+    below = max(d for d in range(1, wish + 1) if share % d == 0)
     if 8 * below >= wish:
         return below
-    return _even(share, wish) if shards == 1 else min(d for d in divisors if d > wish)
+    if shards == 1:
+        return _even(share, wish)
+    small = [d for d in range(1, math.isqrt(share) + 1) if share % d == 0]
+    return min(d for d in (*small, *(share // d for d in small)) if d > wish)
 
 
 def _even(n: int, block: int) -> int:

@@ -54,7 +54,7 @@ class Linear4NoZero(FourBits):
     name: ClassVar[str] = "linear4_nozero"
 
     def _largest(self, blocks):
-        return largest(blocks)
+        return largest(jnp.maximum(blocks, 0.0))
 
     def _nearest(self, unit):
         return jnp.clip(jnp.ceil(unit * 16 - 1.5), 0, 15).astype(jnp.uint8)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -55,8 +56,8 @@ class Microscaling(FourBits):
                     f"x must have a last axis that block = {self.block} divides to be rotated, "
                     f"got shape {x.shape}; fit the codec to it."
                 )
-            blocks = blocks @ _rotation(blocks.shape[-1], self.rotation)
-            blocks = blocks * (1 + 1e-6)  # else its rounding could halve the scale of a decoded 4
+            rotated = _times(blocks, _rotation(blocks.shape[-1], self.rotation))
+            blocks = rotated * (1 + 1e-6)  # else rounding could halve the scale of a decoded 4
         # A power of two is rounded down, so that the largest entry is from 4 to 8, and clipped.
         wanted = largest(jnp.abs(blocks)) * (0.25 if self.scale_dtype == "e8m0" else 1 / _TOP)
         if not self.array_scale:
@@ -80,7 +81,7 @@ class Microscaling(FourBits):
         value = self._from_code(split(code, self.refit(encoded, code.shape).block))
         blocks = value * scale[..., None]
         if self.rotation is not None:
-            blocks = blocks @ _rotation(blocks.shape[-1], self.rotation).T
+            blocks = _times(blocks, _rotation(blocks.shape[-1], self.rotation).T)
         return join(blocks, code.shape)
 
     def _nearest(self, unit):
@@ -99,6 +100,10 @@ class Microscaling(FourBits):
         m = (code & 7).astype(jnp.float32)
         value = jnp.where(m < 4, m / 2, jnp.where(m < 6, m - 2, 2 * m - 8))
         return jnp.where(code >= 8, -value, value)
+
+
+def _times(blocks: jax.Array, matrix: np.ndarray) -> jax.Array:
+    return jnp.matmul(blocks, matrix, precision=jax.lax.Precision.HIGHEST)
 
 
 @functools.cache

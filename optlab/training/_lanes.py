@@ -48,7 +48,7 @@ class Lanes:
         runs: Sequence[tuple[Workdir, TrainConfig, Mapping[str, float]]],
         folder: pathlib.Path,
         stop: Stop,
-        on_steps: Callable[[int], None],
+        on_steps: Callable[[int], object],
     ) -> list[Result]:
         """Trains runs to their end, or on from where they were stopped, or up to a signal.
 

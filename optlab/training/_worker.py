@@ -41,7 +41,7 @@ class Worker:
 
     def __init__(self, folder: pathlib.Path, lanes: int, stop: Stop):
         self.results: dict[str, Result] = {}
-        self.on_steps: Callable[[int], None] = lambda count: None
+        self.on_steps: Callable[[int], object] = lambda count: None
         self.elsewhere = 0
         self._folder, self._lanes, self._stop = folder, lanes, stop
 
@@ -118,7 +118,7 @@ class Worker:
 
 
 @contextlib.contextmanager
-def progress(steps: int) -> Iterator[Callable[[int], None]]:
+def progress(steps: int) -> Iterator[Callable[[int], object]]:
     """A bar over the steps of all cells, on a terminal."""
     if not sys.stderr.isatty():
         yield lambda count: None

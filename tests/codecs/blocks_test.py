@@ -25,6 +25,7 @@ from optlab.codecs._blocks import choose_block, join, largest, split
         (1018, 1, 255),  # 2 * 509: four nearly even ones
         (4000, 4, 250),
         (1024, 8, 128),
+        (2**20 * 4, 4, 256),
         (4036, 4, 1009),  # a prime share is one block: none may straddle two shards
     ],
 )

@@ -31,7 +31,6 @@ SIGNED = {
 }
 UNSIGNED = {
     "unsigned power8": codecs.power8(signed=False),
-    "unsigned power8 p=8": codecs.power8(p=8, signed=False),
     "unsigned power8 float16": codecs.power8(signed=False, scale_dtype="float16"),
     "unsigned adaptive_power8": codecs.adaptive_power8(signed=False),
     "unsigned dynamic8": codecs.dynamic8(signed=False),

@@ -61,13 +61,19 @@ def test_without_the_guard_small_entries_vanish():
     assert encode(codecs.linear8(signed=False, safe_zero=False), x).code.tolist() == [[255, 0, 0]]
 
 
-def test_negative_entries_of_unsigned_arrays_count_as_zero():
-    x = jnp.asarray([[1.0, -3.0, 0.5]])
-    for codec in (codecs.power8(signed=False), codecs.adaptive_power8(signed=False)):
-        assert encode(codec, x).code.tolist()[0][:2] == [255, 0]
-    assert (
-        codecs.power8(signed=False).decode(encode(codecs.power8(signed=False), -x))[0] >= 0
-    ).all()
+@pytest.mark.parametrize(
+    "codec",
+    [
+        codecs.power8(signed=False),
+        codecs.adaptive_power8(signed=False),
+        codecs.dynamic8(signed=False),
+        codecs.linear4_nozero(),
+    ],
+)
+def test_negative_entries_of_unsigned_arrays_count_as_zero(codec):
+    x = jnp.asarray([[1.0, -3.0, 0.5, 0.0]])
+    np.testing.assert_array_equal(*(encode(codec, y).code for y in (x, jnp.maximum(x, 0))))
+    assert not codec.decode(encode(codec, -jnp.abs(x))).any()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

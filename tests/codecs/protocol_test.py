@@ -191,7 +191,7 @@ def through_block(codec, x):
     return decode(codec, encode(codec, x), x.shape)
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if CODECS[name].local])
+@pytest.mark.parametrize("name", ["power8", "dynamic4", "mxfp4 rotated", "unsigned coat8"])
 def test_a_loop_over_chunks_is_the_whole(name):
     """Inside jit, with traced indices, and under vmap: nothing depends on other rows."""
     x = jnp.asarray(sample(name))
@@ -226,18 +226,7 @@ def test_other_floats_are_coded_as_float32(name, dtype):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-STOCHASTIC = [
-    "power8",
-    "power8 p=8",
-    "dynamic8",
-    "float8",
-    "dynamic4",
-    "mxfp4",
-    "bfloat16",
-    "unsigned power8",
-    "linear4_nozero",
-    "rank1_linear4",
-]
+STOCHASTIC = ["power8", "dynamic8", "float8", "mxfp4", "unsigned power8", "linear4_nozero"]
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)
@@ -251,12 +240,12 @@ def test_the_mean_over_keys_is_the_array(name):
     def draws(keys):
         return jax.vmap(lambda key: codec.decode(codec.encode(x, key=key), x.shape))(keys)
 
-    y = np.asarray(draws(jax.random.split(jax.random.key(0), 3000)), np.float64)
+    y = np.asarray(draws(jax.random.split(jax.random.key(0), 1000)), np.float64)
     low, high = y.min(axis=0), y.max(axis=0)
     assert ((low <= x) & (x <= high)).mean() > 0.9  # the rest is beyond the last value
     clipped = (low == high) | (low > x)  # that, or coded exactly
     error = np.abs(y.mean(axis=0) - x)
-    assert (error[~clipped] <= 5 * 0.5 * (high - low)[~clipped] / np.sqrt(3000) + 1e-6).all()
+    assert (error[~clipped] <= 5 * 0.5 * (high - low)[~clipped] / np.sqrt(1000) + 1e-6).all()
     assert (~clipped).mean() > 0.7
 
 

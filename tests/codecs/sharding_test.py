@@ -24,8 +24,11 @@ LOCAL = [
 COLLECTIVE = re.compile("all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter")
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, AxisType.Explicit) for name in LOCAL]
+    + [(name, AxisType.Auto) for name in ("power8", "dynamic8", "dynamic4", "unsigned coat8")],
+)
 def test_no_collective(name, kind):
     """Four devices, both axes of the array sharded: the rows and the blocks of each."""
     mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(kind, kind))

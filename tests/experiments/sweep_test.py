@@ -37,12 +37,12 @@ def swept(tmp_path_factory):
     """A sweep that was killed once, and then finished by the same command; what that printed."""
     workdir = tmp_path_factory.mktemp("swept") / "w"
     args = (
-        f"--config={DIGITS},steps=1500,checkpoint_every=30",
-        f"--config={DIGITS},steps=1500,checkpoint_every=30,optimizer.name=optax.lion",
+        f"--config={DIGITS},steps=900,checkpoint_every=300",
+        f"--config={DIGITS},steps=900,checkpoint_every=300,optimizer.name=optax.lion",
         *("--grid=optimizer.learning_rate=x0.3,x1", "--seeds=2", f"--workdir={workdir}"),
     )
     process = start("sweep", *args)
-    while len(training.read_metrics(next(workdir.glob("running/*/metrics.jsonl"), "none"))) < 40:
+    while len(training.read_metrics(next(workdir.glob("running/*/metrics.jsonl"), "none"))) < 70:
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
     process.kill()

@@ -84,7 +84,9 @@ def quadratic_program() -> Case:
     Q, A, G = root @ root.T + jnp.eye(4), jnp.ones((1, 4)), -jnp.eye(4)
 
     def solution(t):
-        point, _ = implicit.quadratic_program(Q + t[4] * jnp.eye(4), t[:4], A, t[5:], G, t[4] * jnp.ones(4))
+        point, _ = implicit.quadratic_program(
+            Q + t[4] * jnp.eye(4), t[:4], A, t[5:], G, t[4] * jnp.ones(4)
+        )
         return jnp.concatenate([point.x, point.equality, point.inequality])
 
     return Case(solution, np.array([1.0, -2.0, 0.5, 3.0, 0.1, 1.0]))
@@ -195,7 +197,10 @@ def blocks() -> Case:
     def fun(x, t):
         return 0.5 * jnp.mean((a @ jnp.append(x["u"], x["v"]) - b * t[1]) ** 2)
 
-    proxes = {"u": lambda v, s, t: prox.lasso(v, s, weight=t[0]), "v": lambda v, s, t: jax.nn.relu(v)}
+    proxes = {
+        "u": lambda v, s, t: prox.lasso(v, s, weight=t[0]),
+        "v": lambda v, s, t: jax.nn.relu(v),
+    }
     F = conditions.block_proximal_gradient(fun, proxes, parametric=True)
 
     def step(x, t):
@@ -250,7 +255,19 @@ def cone_program() -> Case:
 CASES = {
     maker.__name__: functools.cache(maker)
     for maker in (
-        ridge, lasso, simplex, quadratic_program, group_lasso, sinkhorn, deep_equilibrium, svm_dual,
-        constrained, mirror, blocks, newton, curve_fit, cone_program,
+        ridge,
+        lasso,
+        simplex,
+        quadratic_program,
+        group_lasso,
+        sinkhorn,
+        deep_equilibrium,
+        svm_dual,
+        constrained,
+        mirror,
+        blocks,
+        newton,
+        curve_fit,
+        cone_program,
     )  # fmt: skip
 }

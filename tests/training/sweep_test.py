@@ -56,7 +56,7 @@ def reference(tmp_path_factory):
 def test_cells_are_those_of_training_in_turn(reference, tmp_path):
     """Which keeps figures that differ by the order of sums, and choose the same winner."""
     methods = {"adamw": SMALL}
-    turn = sweep(tmp_path, methods, {RATE: GRID[RATE], DECAY: [0.1]}, lanes=0)
+    turn = sweep(tmp_path, methods, {RATE: GRID[RATE], DECAY: [0.1]}, [0], lanes=0)
     assert turn.winners["adamw"].values[RATE] == reference.winners["adamw"].values[RATE] == 1e-2
     for name, result in turn.results.items():
         ours, theirs = records(reference, name), records(turn, name)
@@ -120,8 +120,10 @@ def whole(tmp_path_factory):
 
 
 # The line is the third or fourth of the second cell, after its first checkpoint.
-@pytest.mark.parametrize(("lanes", "line", "lines_a_cell"), [(1, 11, 8), (0, 9, 6)])
-@pytest.mark.parametrize("kind", [signal.SIGTERM, "kill"])
+@pytest.mark.parametrize(
+    ("kind", "lanes", "line", "lines_a_cell"),
+    [("kill", 1, 11, 8), (signal.SIGTERM, 1, 11, 8), (signal.SIGTERM, 0, 9, 6)],
+)
 def test_interrupted_it_goes_on_bit_for_bit(
     whole, monkeypatch, tmp_path, kind, lanes, line, lines_a_cell
 ):

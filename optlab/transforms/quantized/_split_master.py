@@ -50,6 +50,9 @@ def split_master(tx: optax.GradientTransformation) -> optax.GradientTransformati
         A transformation; its updates take bfloat16 parameters to bfloat16 ones exactly under
         ``optax.apply_updates``. Leaves of other dtypes are left to ``tx``. NaN and inf stay.
 
+    Raises:
+        ValueError: if ``update`` is called without ``params``.
+
     >>> tx = split_master(optax.sgd(1.0))
     >>> params = jnp.ones(1, jnp.bfloat16)
     >>> state = tx.init(params)
@@ -101,6 +104,9 @@ def stochastic_round_bf16(
     Returns:
         A transformation; its updates take bfloat16 parameters to bfloat16 ones exactly under
         ``optax.apply_updates``. Leaves of other dtypes are left to ``tx``.
+
+    Raises:
+        ValueError: if ``update`` is called without ``params``.
 
     >>> tx = stochastic_round_bf16(optax.sgd(1.0))
     >>> params = jnp.ones(1000, jnp.bfloat16)

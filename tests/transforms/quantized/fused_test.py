@@ -1,5 +1,7 @@
 """The steps in place against the plain ones, and what they need beside their arguments."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,39 @@ def test_bytes_a_parameter(name, bound, leaves):
     analysis, size, state = compiled_step(tx, {str(i): (rows, 1024) for i in range(leaves)})
     assert (state + analysis.temp_size_in_bytes) / size <= bound
     assert analysis.alias_size_in_bytes >= 4 * size + state - 8192
+
+
+@pytest.mark.slow
+def test_time_does_not_depend_on_the_chunk():
+    """Copies of the state in every turn would make small chunks slow: 50-fold at 2^14."""
+    params = {"w": jnp.ones((2048, 1024))}
+    seconds = {}
+    for size in (1 << 15, 1 << 18):
+        tx = quantized.fused(optax.adamw(1e-3), chunk=size)
+        step = jax.jit(lambda p, s, g, tx=tx: tx.step(p, g, s), donate_argnums=(0, 1))
+        carry = jax.tree.map(jnp.copy, (params, tx.init(params)))
+        times = []
+        for _ in range(7):
+            start = time.process_time()
+            carry = jax.block_until_ready(step(*carry, params))
+            times.append(time.process_time() - start)
+        seconds[size] = np.median(times[2:])
+    assert seconds[1 << 15] < 3 * seconds[1 << 18]
+
+
+def test_problems_side_by_side():
+    """Under vmap, as the trainer runs its lanes."""
+    tx = quantized.fused(optax.adamw(1e-2), chunk=CHUNK)
+    params, grads = problem({"w": (40, 256)})
+    pairs = [(params, grads["w"][i]) for i in range(2)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *pairs)
+
+    def step(params, g):
+        return tx.step(params, {"w": g}, tx.init(params))[0]["w"]
+
+    found = jax.jit(jax.vmap(step))(*stacked)
+    for i, pair in enumerate(pairs):
+        np.testing.assert_allclose(found[i], jax.jit(step)(*pair), rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

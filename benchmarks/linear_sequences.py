@@ -1,0 +1,120 @@
+"""Iterations of learned and recycled linear solvers over sequences of systems, beside plain ones.
+
+python -m benchmarks.linear_sequences
+
+writes <out>.json, <out>.md and <out>.png, and prints the table.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+from benchmarks import _linear_sequences as sequences
+from tests import hypergradient_problems as problems
+
+_SYSTEMS = flags.DEFINE_integer("systems", 24, "Systems of the recycling.", lower_bound=2)
+_BANDIT = flags.DEFINE_integer("bandit_systems", 600, "Systems of the bandits.", lower_bound=2)
+_STEPS = flags.DEFINE_integer("steps", 1000, "Training steps of the network.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", None, "Stem; benchmarks/results/linear_sequences if not given.")
+
+TITLES = {
+    "recycling": "Products with A: Poisson, varying conductivity, to 1e-5",
+    "hessians": "Products with A: Hessians of clean_dig along a path of x, to 1e-5",
+    "relaxation": "Iterations of SOR: Poisson plus random shifts, to 1e-6",
+    "directions": "Iterations: Poisson, unseen right-hand sides, to 1e-5",
+}
+
+
+def measure(systems: int, bandit_systems: int, steps: int) -> dict:
+    """Runs all sequences.
+
+    Args:
+        systems: of the recycling.
+        bandit_systems: of the bandits.
+        steps: of the network's training.
+
+    Returns:
+        What ``json.dump`` can write.
+    """
+    return {
+        "benchmark": "linear_sequences",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {n: importlib.metadata.version(n) for n in ("jax", "flax", "lineax")},
+        "parts": {
+            "recycling": sequences.recycling(systems),
+            "hessians": sequences.hessians(problems.load("clean_dig"), systems // 2),
+            "relaxation": sequences.relaxation(bandit_systems),
+            "directions": sequences.directions(systems, steps=steps),
+        },
+    }
+
+
+def table(result: dict) -> str:
+    """Writes the means as Markdown.
+
+    Args:
+        result: what :func:`measure` gave.
+
+    Returns:
+        The text.
+    """
+    lines = ["| sequence | method | mean | last quarter |", "|---|---|---|---|"]
+    for part, methods in result["parts"].items():
+        for label, counts in methods.items():
+            last = np.mean(counts[-max(1, len(counts) // 4) :])
+            lines.append(f"| {TITLES[part]} | {label} | {np.mean(counts):.1f} | {last:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(result: dict, path: pathlib.Path) -> None:
+    """Draws the running totals of each sequence.
+
+    Args:
+        result: what :func:`measure` gave.
+        path: the image to write.
+    """
+    # Imported here, for matplotlib is an extra; a figure without pyplot needs no display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2).ravel()
+    for ax, (part, methods) in zip(axes, result["parts"].items(), strict=True):
+        for label, counts in methods.items():
+            style = "--" if "known" in label else "-"
+            ax.plot(np.arange(1, len(counts) + 1), np.cumsum(counts), style, label=label)
+        ax.set_title(TITLES[part], loc="left", fontsize=10)
+        ax.set_xlabel("systems")
+        ax.legend(frameon=False, fontsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="0.9")
+    axes[0].set_ylabel("in total")
+    figure.savefig(path, dpi=130)
+
+
+def main(argv: list[str]) -> int:
+    """Measures and reports; gives the exit code."""
+    logging.set_verbosity(logging.WARNING)
+    if len(argv) > 1:
+        print(f"{argv[1]!r} is not a flag: write --name=value.", file=sys.stderr)
+        return 2
+    out = pathlib.Path(_OUT.value or "benchmarks/results/linear_sequences")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with jax.enable_x64(False):
+        result = measure(_SYSTEMS.value, _BANDIT.value, _STEPS.value)
+    out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(table(result), encoding="utf-8")
+    plot(result, out.with_suffix(".png"))
+    print(table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,212 @@
+"""Time and memory of steps with quantized states, beside optax, torch, torchao and bitsandbytes.
+
+python -m benchmarks.quantized_states
+python -m benchmarks.quantized_states --peers=PATH_OF_A_PYTHON_WITH_TORCH
+
+writes <out>.json and <out>.md and prints the table. Peers run in a process of their own, a step
+when it is their turn, so that all see the same machine. What counts on shared cores is the time of
+the processor, summed over threads; the time on the wall is that of all cores.
+"""
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+
+import optlab
+from optlab.transforms import quantized
+
+_PARAMETERS = flags.DEFINE_integer("parameters", 1 << 24, "Parameters, in leaves of 1024 columns.")
+_LEAVES = flags.DEFINE_integer("leaves", 16, "Leaves.")
+_REPEATS = flags.DEFINE_integer("repeats", 9, "Rounds; each method takes a step in each.")
+_PEERS = flags.DEFINE_string("peers", None, "A Python that has torch, torchao and bitsandbytes.")
+_OUT = flags.DEFINE_string("out", "benchmarks/results/quantized_states_cpu", "Stem of the files.")
+
+BASELINE = "optax.adamw"
+
+
+def methods() -> dict[str, optax.GradientTransformation]:
+    """The steps to be timed, by name; the baseline first."""
+    return {
+        BASELINE: optax.adamw(1e-3),
+        "optax.lion": optax.lion(1e-3),
+        "optax.sgd": optax.sgd(1e-3, 0.9),
+        "adamw8bit": optlab.adamw8bit(1e-3),
+        "adamw8bit, update": _without_step(optlab.adamw8bit(1e-3)),
+        "adamw8bit(dynamic8)": optlab.adamw8bit(1e-3, codec="dynamic8"),
+        "adamw4bit": optlab.adamw4bit(1e-3),
+        "adamw_fp8": optlab.adamw_fp8(1e-3),
+        "lion8bit": optlab.lion8bit(1e-3),
+        "sgd8bit": optlab.sgd8bit(1e-3),
+        "fused(optax.lion, None)": quantized.fused(optax.lion(1e-3), None),
+    }
+
+
+def _without_step(tx):
+    return optax.GradientTransformationExtraArgs(tx.init, tx.update)
+
+
+class Stepper:
+    """One optimizer with parameters and state of its own, which every step overwrites."""
+
+    def __init__(self, tx: optax.GradientTransformation, params: Any, grads: Any):
+        self.grads = grads
+        self.carry = jax.tree.map(jnp.copy, (params, tx.init(params)))
+
+        def step(carry, grads):
+            params, state = carry
+            return quantized.step(tx, params, grads, state)
+
+        self.compiled = jax.jit(step, donate_argnums=0).lower(self.carry, grads).compile()
+        size = sum(p.size for p in jax.tree.leaves(params))
+        self.state_bytes = quantized.state_bytes(self.carry[1]) / size
+        self.temp_bytes = self.compiled.memory_analysis().temp_size_in_bytes / size
+
+    def __call__(self) -> None:
+        """Takes a step, and waits for it."""
+        self.carry = jax.block_until_ready(self.compiled(self.carry, self.grads))
+
+
+class Peers:
+    """Optimizers of torch in a process of their own: see ``benchmarks/_torch_peers.py``."""
+
+    def __init__(self, python: str, parameters: int, leaves: int):
+        script = pathlib.Path(__file__).with_name("_torch_peers.py")
+        self.process = subprocess.Popen(
+            [python, str(script), str(parameters), str(leaves)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.about = self._read()
+
+    def sample(self, name: str) -> dict[str, float]:
+        """One step: its seconds on the processor and on the wall."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(name + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        while not (line := self.process.stdout.readline()).startswith("{"):
+            if not line:
+                raise RuntimeError("the process of the peers ended")
+        return json.loads(line)
+
+
+def timed(step: Callable[[], None]) -> dict[str, float]:
+    """Times one step."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+
+
+def measure(parameters: int, leaves: int, repeats: int, peers: Peers | None) -> dict[str, Any]:
+    """Times all methods in turns."""
+    rng = np.random.default_rng(0)
+    shape = (parameters // leaves // 1024, 1024)
+
+    def draw():
+        return {str(i): jnp.asarray(rng.normal(size=shape), jnp.float32) for i in range(leaves)}
+
+    params, grads = draw(), draw()
+    steppers = {name: Stepper(tx, params, grads) for name, tx in methods().items()}
+    samplers: dict[str, Callable[[], dict[str, float]]] = {
+        name: functools.partial(timed, stepper) for name, stepper in steppers.items()
+    }
+    rows = {
+        name: {"state": stepper.state_bytes, "temp": stepper.temp_bytes}
+        for name, stepper in steppers.items()
+    }
+    versions = {n: importlib.metadata.version(n) for n in ("jax", "jaxlib", "optax")}
+    if peers is not None:
+        versions |= peers.about["versions"]
+        for name, state in peers.about["state_bytes"].items():
+            samplers[name] = functools.partial(peers.sample, name)
+            rows[name] = {"state": state / parameters, "temp": None}
+    samples: dict[str, list] = {name: [] for name in samplers}
+    for turn in range(repeats + 2):
+        for name, sampler in samplers.items():
+            sample = sampler()
+            if turn >= 2:  # the first two warm up
+                samples[name].append(sample)
+    size = shape[0] * shape[1] * leaves
+    for name, row in rows.items():
+        for clock in ("cpu", "wall"):
+            times = np.array([s[clock] for s in samples[name]])
+            base = np.array([s[clock] for s in samples[BASELINE]])
+            row[f"{clock}_ns"] = float(np.median(times)) * 1e9 / size
+            row[f"{clock}_ratio"] = float(np.median(times / base))
+    return {
+        "benchmark": "quantized_states",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **versions},
+        "platform": jax.devices()[0].platform,
+        "cpu_count": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "parameters": size,
+        "leaves": leaves,
+        "repeats": repeats,
+        "baseline": BASELINE,
+        "rows": rows,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        f"One step, {result['parameters']:,} float32 parameters in {result['leaves']} leaves, on "
+        f"{result['cpu_count']} CPU cores (load {result['load']:.1f}), {result['date'][:10]}; "
+        f"medians of {result['repeats']} rounds, in each of which every method takes a step. "
+        f"{versions}.",
+        "",
+        f"| method | CPU ns/param | x {BASELINE} | wall ns/param | state + temp bytes/param |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["rows"].items():
+        temp = "" if row["temp"] is None else f" + {row['temp']:.2f}"
+        lines.append(
+            f"| `{name}` | {row['cpu_ns']:.2f} | {row['cpu_ratio']:.2f} | {row['wall_ns']:.2f} | "
+            f"{row['state']:.2f}{temp} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str]) -> int:
+    """Measures and reports; gives the exit code."""
+    if len(argv) > 1:
+        print(f"{argv[1]!r} is not a flag: write --name=value.", file=sys.stderr)
+        return 2
+    if _PARAMETERS.value < 4096 * _LEAVES.value or _LEAVES.value < 1 or _REPEATS.value < 1:
+        print("--parameters must be at least 4096 a leaf, the others positive.", file=sys.stderr)
+        return 2
+    peers = None
+    if _PEERS.value is not None:
+        peers = Peers(_PEERS.value, _PARAMETERS.value, _LEAVES.value)
+    result = measure(_PARAMETERS.value, _LEAVES.value, _REPEATS.value, peers)
+    out = pathlib.Path(_OUT.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(table(result), encoding="utf-8")
+    print(table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

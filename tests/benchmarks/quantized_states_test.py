@@ -1,0 +1,44 @@
+"""The benchmark of quantized states: what it tells, at a size that costs nothing."""
+
+import sys
+
+import pytest
+
+from benchmarks import quantized_states
+from benchmarks.quantized_states import measure, table
+
+PEER = """
+import json, sys
+print("a line of the library's own")
+about = {"versions": {"torch": "0"}, "state_bytes": {"torch AdamW": 65536}}
+print(json.dumps(about), flush=True)
+for line in sys.stdin:
+    print(json.dumps({"cpu": 1e-3, "wall": 2e-3}), flush=True)
+"""
+
+
+def test_every_method_is_timed_beside_the_peers(tmp_path, monkeypatch):
+    script = tmp_path / "_torch_peers.py"
+    script.write_text(PEER)
+    monkeypatch.setattr(quantized_states, "__file__", str(tmp_path / "quantized_states.py"))
+    chosen = {n: quantized_states.methods()[n] for n in ("optax.adamw", "adamw8bit")}
+    monkeypatch.setattr(quantized_states, "methods", lambda: chosen)
+    peers = quantized_states.Peers(sys.executable, 8192, 2)
+    result = measure(8192, 2, 2, peers)
+    peers.process.kill()
+    for pipe in (peers.process.stdin, peers.process.stdout):
+        pipe.close()
+    peers.process.wait()
+    rows = result["rows"]
+    assert rows.keys() == {*chosen, "torch AdamW"}
+    assert rows["optax.adamw"]["state"] == pytest.approx(8.0, abs=0.01)
+    assert 2.0 < rows["adamw8bit"]["state"] < 2.2
+    assert rows["torch AdamW"]["cpu_ns"] == pytest.approx(1e6 / 8192)
+    text = table(result)
+    assert "| `torch AdamW` | 122.07 |" in text
+    assert "torch 0" in text
+
+
+def test_wrong_flags_are_told(capsys):
+    assert quantized_states.main(["program", "parameters=1"]) == 2
+    assert "is not a flag" in capsys.readouterr().err

@@ -1,0 +1,269 @@
+"""Implicit derivatives: accuracy, what may be passed, what is reported, what users ran into."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.experimental import checkify
+
+from optlab import implicit
+from optlab.implicit import conditions
+from tests import hypergradient_problems
+
+A = np.random.default_rng(0).normal(size=(12, 4))
+TARGETS = np.random.default_rng(1).normal(size=12)
+
+
+def _ridge(x, t):
+    return 0.5 * jnp.mean((jnp.asarray(A) @ x - TARGETS) ** 2) + 0.5 * jnp.exp(t) * jnp.sum(x**2)
+
+
+def _closed(t):
+    return jnp.linalg.solve(A.T @ A / 12 + jnp.exp(t) * jnp.eye(4), A.T @ TARGETS / 12)
+
+
+solve_ridge = implicit.custom_root(conditions.stationarity(_ridge))(lambda init, t: _closed(t))
+
+
+def _error(name, dtype):
+    """Of the default, with the exact solution given."""
+    problem = hypergradient_problems.load(name, dtype)
+
+    def inner(y, x, batch):
+        return problem.inner(x, y, batch)
+
+    solve = implicit.custom_root(conditions.stationarity(inner))(lambda init, *args: init)
+
+    def outer(x):
+        return problem.outer(x, solve(problem.y, x, problem.inner_batch), problem.outer_batch)
+
+    return problem.error(jax.jit(jax.grad(outer))(problem.x))
+
+
+@pytest.mark.parametrize("name", hypergradient_problems.NAMES)
+def test_the_default_is_accurate_on_the_stored_problems(name):
+    """On ``ridge_bc_ill`` the default of jaxopt and TorchOpt is 99 % off."""
+    with jax.enable_x64(True):
+        assert _error(name, jnp.float64) <= 1e-8
+    assert _error(name, jnp.float32) <= 1e-5
+
+
+def test_value_and_grad_is_the_gradient():
+    """jaxopt issue 141: the gradient through a vjp of a root was wrong."""
+    with jax.enable_x64(True):
+
+        def inner_gradient(t):
+            return jax.value_and_grad(lambda t: jnp.sum(solve_ridge(None, t) ** 3))(t)[1]
+
+        want = jax.hessian(lambda t: jnp.sum(_closed(t) ** 3))(-1.0)
+        for second in (jax.grad, jax.jacfwd, jax.jacrev):
+            np.testing.assert_allclose(jax.jit(second(inner_gradient))(-1.0), want, rtol=1e-9)
+
+
+def test_vmap_jacrev_and_scalars():
+    """TorchOpt issues 222 and 223: scalar inputs had zero gradients; vmap and jacrev failed."""
+    with jax.enable_x64(True):
+        root = implicit.custom_root(lambda x, t: x**3 + x - t)(
+            lambda init, t: jax.lax.fori_loop(
+                0, 60, lambda _, x: x - (x**3 + x - t) / (3 * x**2 + 1), init
+            )
+        )
+        t = jnp.array([1.0, 2.0, 3.0])
+        slopes = jax.vmap(jax.jacrev(root, argnums=1), (None, 0))(0.5, t)
+        x = jax.vmap(root, (None, 0))(0.5, t)
+        np.testing.assert_allclose(slopes, 1 / (3 * x**2 + 1), rtol=1e-12)
+
+
+def test_runs_inside_scan():
+    with jax.enable_x64(True):
+
+        def total(t):
+            return jax.lax.scan(lambda c, s: (c + jnp.sum(solve_ridge(None, s * t)), c), 0.0, S)[0]
+
+        S = jnp.array([0.5, 1.0, 2.0])
+        want = jax.grad(lambda t: sum(jnp.sum(_closed(s * t)) for s in S))(-1.0)
+        np.testing.assert_allclose(jax.jit(jax.grad(total))(-1.0), want, rtol=1e-10)
+
+
+def test_closed_over_tracers_get_their_derivative():
+    """jaxopt issues 31 and 111: they raised, and leaked."""
+    with jax.enable_x64(True):
+
+        def loss(t):
+            F = conditions.stationarity(lambda x: _ridge(x, t))
+            return jnp.sum(implicit.custom_root(F)(lambda init: _closed(t))(None))
+
+        want = jax.grad(lambda t: jnp.sum(_closed(t)))
+        np.testing.assert_allclose(jax.grad(loss)(-1.0), want(-1.0), rtol=1e-10)
+        with jax.checking_leaks():
+            np.testing.assert_allclose(jax.jit(jax.grad(loss))(-1.0), want(-1.0), rtol=1e-10)
+
+
+def test_arguments_of_any_kind_pass():
+    def F(x, d):
+        return x * x - d["t"] * d["count"] * (1 + 0 * jax.random.normal(d["key"]))
+
+    @implicit.custom_root(F)
+    def solver(init, d):
+        return jnp.sqrt(d["t"] * d["count"]) if d["flag"] and d["name"] == "a" else init
+
+    d = {"count": jnp.array(2), "key": jax.random.key(0), "none": None, "flag": True, "name": "a"}
+    gradient = jax.grad(lambda t, d: solver(None, {**d, "t": t}))
+    np.testing.assert_allclose(gradient(2.0, d), 0.5)
+    keys = jax.random.split(jax.random.key(1), 2)
+    many = jax.vmap(lambda t, key, n: gradient(t, {**d, "key": key, "count": n}))
+    np.testing.assert_allclose(many(jnp.array([1.0, 2.0]), keys, jnp.array([1, 2])), 0.5)
+    arrays = {k: d[k] for k in ("count", "key")} | {"t": jnp.array(2.0)}
+    both = jax.grad(lambda a: solver(None, {**d, **a}), allow_int=True)(arrays)
+    assert both["count"].dtype == both["key"].dtype == jax.dtypes.float0
+
+
+def test_any_solver_will_do():
+    """A host callback under jit, and plain numpy where nothing is traced, also under grad."""
+
+    def on_host(t):
+        return np.asarray(_closed_numpy(np.asarray(t)), np.float32)
+
+    def callback(fun, init, t):
+        return jax.pure_callback(on_host, init, t, vmap_method="sequential")
+
+    def plain(fun, init, t):
+        assert not isinstance(t, jax.core.Tracer)
+        return on_host(t)
+
+    want = jax.grad(lambda t: jnp.sum(_closed(t)))(-1.0)
+    start = jnp.zeros(4)
+    for solver, wrap in ((callback, jax.jit), (plain, lambda f: f)):
+        solve = implicit.argmin(_ridge, solver)
+        got = wrap(jax.grad(lambda t, solve=solve: jnp.sum(solve(start, t))))(-1.0)
+        np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def _closed_numpy(t):
+    return np.linalg.solve(A.T @ A / 12 + np.exp(t) * np.eye(4), A.T @ TARGETS / 12)
+
+
+def test_aux():
+    def with_aux(x, t):
+        return _ridge(x, t), jnp.sum(x)
+
+    want = jax.grad(lambda t: jnp.sum(_closed(t)))(-1.0)
+    solve = implicit.argmin(with_aux, implicit.minimize(optax.lbfgs(), tol=1e-5), has_aux=True)
+    gradient = jax.jit(jax.grad(lambda t: solve(jnp.zeros(4), t)[1]))
+    np.testing.assert_allclose(gradient(-1.0), want, rtol=1e-3)
+    tell = implicit.minimize(optax.sgd(0.3), tol=1e-5, with_info=True)
+    solve = implicit.argmin(_ridge, tell, solver_has_aux=True)
+    x, info = solve(jnp.zeros(4), -1.0)
+    assert info.gradient_norm <= 1e-5
+    assert 5 < info.steps < 1000
+    np.testing.assert_allclose(x, _closed(-1.0), atol=1e-4)
+
+
+def test_the_derivative_in_the_start_is_a_choice():
+    """optimistix issue 54: a meta-gradient that was exactly zero, without a word."""
+    F = conditions.stationarity(lambda x, t: 0.5 * jnp.sum((x - t) ** 2))
+
+    def slopes(choice):
+        solve = implicit.custom_root(F, init_cotangent=choice)(lambda init, t: t)
+        return jax.grad(lambda i: jnp.sum(solve(i, jnp.ones(2)) * jnp.array([1.0, 2.0])))(
+            jnp.zeros(2)
+        ).tolist()
+
+    assert slopes("zero") == [0, 0]
+    assert slopes("identity") == [1, 2]
+    assert slopes(lambda ct: 3.0 * ct) == [3, 6]
+    with pytest.raises(TypeError, match="does not depend on init"):
+        slopes("error")
+
+
+def _off(factor, **options):
+    F = conditions.stationarity(_ridge)
+    return implicit.custom_root(F, **options)(lambda init, t: factor * _closed(t))
+
+
+def test_an_unsolved_problem_is_reported():
+    def gradient(solve):
+        return jax.jit(jax.grad(lambda t: jnp.sum(solve(None, t))))
+
+    assert jnp.isnan(gradient(_off(1.1))(-1.0))
+    assert jnp.isnan(jax.jacfwd(lambda t: _off(1.1)(None, t))(-1.0)).all()
+    assert jnp.isfinite(_off(1.1)(None, -1.0)).all(), "the value stays"
+    assert jnp.isfinite(gradient(_off(1.1, on_fail="ignore"))(-1.0))
+    assert jnp.isfinite(gradient(_off(1.1, tol=0.2))(-1.0))
+    assert jnp.isfinite(gradient(_off(1.0))(-1.0))
+    for factor, message in ((1.1, "not solved"), (1.0, None)):
+        error, _ = checkify.checkify(gradient(_off(factor, on_fail="error")))(-1.0)
+        assert (message in error.get()) if message else error.get() is None
+
+
+def test_a_small_residual_far_from_the_solution_is_seen():
+    """On an ill-conditioned problem: the gradient's norm is 1e-5, the solution is 90 % off."""
+    scales = jnp.array([1.0, 1e-5])
+    F = conditions.stationarity(lambda x, t: 0.5 * jnp.sum(scales * (x - t) ** 2))
+    solve = implicit.custom_root(F)(lambda init, t: t * jnp.array([1.0, 0.1]))
+    assert jnp.isnan(jax.grad(lambda t: jnp.sum(solve(None, t)))(1.0))
+
+
+def test_a_linear_solve_that_fails_is_reported_in_both_modes():
+    """A Jacobian that is not definite under CG."""
+    F = conditions.Condition(lambda x, t: jnp.array([1.0, -1.0]) * (x - t), symmetric=True)
+    for on_fail, bad in (("nan", True), ("ignore", False)):
+        solve = implicit.custom_root(F, on_fail=on_fail)(lambda init, t: t * jnp.ones(2))
+        for mode in (jax.jacfwd, jax.jacrev):
+            assert jnp.isnan(mode(lambda t, solve=solve: solve(None, t))(1.0)).any() == bad
+    solve = implicit.custom_root(F, linear_solver="minres")(lambda init, t: t * jnp.ones(2))
+    np.testing.assert_allclose(jax.jacrev(lambda t: solve(None, t))(1.0), 1.0, rtol=1e-6)
+
+
+def test_root_jvp_is_the_transpose_of_root_vjp():
+    with jax.enable_x64(True):
+        F = conditions.stationarity(_ridge)
+        x, slope = _closed(-1.0), jax.jacfwd(_closed)(-1.0)
+        np.testing.assert_allclose(implicit.root_jvp(F, x, (-1.0,), (1.0,)), slope, rtol=1e-8)
+        cotangent = jnp.arange(4.0)
+        got = implicit.root_vjp(F, x, (-1.0,), cotangent)[0]
+        np.testing.assert_allclose(got, cotangent @ slope, rtol=1e-8)
+
+
+def test_adam_at_a_zero_gradient_gives_no_nan():
+    """The root of its second moment has no derivative at zero; no step is differentiated."""
+    solver = implicit.minimize(optax.adam(0.1), max_steps=400, tol=1e-5)
+    solve = implicit.argmin(lambda x, t: jnp.sum((x - t) ** 2), solver)
+    slope = jax.jit(jax.grad(lambda t: jnp.sum(solve(jnp.ones(2), t))))
+    np.testing.assert_allclose(slope(1.0), 2.0, rtol=1e-5)
+
+
+def test_bad_input_in_one_sentence():
+    root = implicit.custom_root
+    with pytest.raises(ValueError, match="on_fail must be"):
+        root(lambda x: x, on_fail="raise")
+    with pytest.raises(ValueError, match="init_cotangent must be"):
+        root(lambda x: x, init_cotangent="one")
+    with pytest.raises(TypeError, match="F must be square"):
+        root(lambda x, t: x[:1])(lambda init, t: init)(jnp.ones(2), 1.0)
+    # jaxopt issue 232: the confusion of has_aux.
+    with pytest.raises(TypeError, match="needs has_aux=True"):
+        root(lambda x, t: x[0])(lambda init, t: (init, 0.0))(jnp.ones(2), 1.0)
+    # jaxopt issue 386: a solver written without an init argument.
+    with pytest.raises(TypeError, match=r"F must take \(x, \*args\) where the solver takes"):
+        root(lambda x, t: x - t)(lambda t: t)(1.0)
+    with pytest.raises(ValueError, match="exclude each other"):
+        implicit.argmin(_ridge, None, has_aux=True, solver_has_aux=True)
+
+
+def test_an_inequality_with_the_wrong_sign_is_named():
+    """min (x - 3)^2 where x <= 1, but written as 1 - x <= 0 beside the multiplier of x - 1 <= 0."""
+
+    def solver(init, t):
+        return conditions.KktPoint(jnp.ones(()), None, 2 * (t - 1))
+
+    def wrap(inequality):
+        F = conditions.kkt(lambda x, t: (x - t) ** 2, inequality=inequality)
+        return implicit.custom_root(F)(solver)
+
+    right, wrong = wrap(lambda x, t: x - 1.0), wrap(lambda x, t: 1.5 - x)
+    assert jax.grad(lambda t: right(None, t).inequality)(3.0) == 2.0
+    with pytest.raises(ValueError, match="inequality must be at most zero"):
+        wrong(None, 3.0)
+    assert jnp.isnan(jax.jit(jax.grad(lambda t: wrong(None, t).inequality))(3.0))
