@@ -70,8 +70,8 @@ def measure(
 ) -> dict[str, Any]:
     """Times projectors in turns on the same normal gradients, size by size.
 
-    On CPU the clock is that of the process, all threads together, which a busy machine does not
-    stretch; elsewhere it is the wall's.
+    On CPU the clock is that of the process, all threads together, which a busy machine stretches
+    less than the wall's: only threads that spin while they wait. Elsewhere it is the wall's.
 
     Args:
         projectors: names that ``get_projector`` knows, the baseline among them.

@@ -8,6 +8,7 @@ when it is their turn, so that all see the same machine. What counts on shared c
 the processor, summed over threads; the time on the wall is that of all cores.
 """
 
+import argparse
 import datetime
 import functools
 import importlib.metadata
@@ -18,23 +19,16 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
 
 import optlab
 from optlab.transforms import quantized
-
-_PARAMETERS = flags.DEFINE_integer("parameters", 1 << 24, "Parameters, in leaves of 1024 columns.")
-_LEAVES = flags.DEFINE_integer("leaves", 16, "Leaves.")
-_REPEATS = flags.DEFINE_integer("repeats", 9, "Rounds; each method takes a step in each.")
-_PEERS = flags.DEFINE_string("peers", None, "A Python that has torch, torchao and bitsandbytes.")
-_OUT = flags.DEFINE_string("out", "benchmarks/results/quantized_states_cpu", "Stem of the files.")
 
 BASELINE = "optax.adamw"
 
@@ -188,25 +182,31 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measures and reports; gives the exit code."""
-    if len(argv) > 1:
-        print(f"{argv[1]!r} is not a flag: write --name=value.", file=sys.stderr)
-        return 2
-    if _PARAMETERS.value < 4096 * _LEAVES.value or _LEAVES.value < 1 or _REPEATS.value < 1:
-        print("--parameters must be at least 4096 a leaf, the others positive.", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quantized_states",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    out = pathlib.Path("benchmarks/results/quantized_states_cpu")
+    parser.add_argument("--parameters", type=int, default=1 << 24, help="in rows of 1024")
+    parser.add_argument("--leaves", type=int, default=16, help="over which they are spread")
+    parser.add_argument("--repeats", type=int, default=9, help="rounds of a step a method")
+    parser.add_argument("--peers", help="a Python that has torch, torchao and bitsandbytes")
+    parser.add_argument("--out", type=pathlib.Path, default=out, help="stem of the two files")
+    flags = parser.parse_args(argv)
+    if flags.leaves < 1 or flags.parameters < 4096 * flags.leaves or flags.repeats < 1:
+        parser.error("--parameters must be at least 4096 a leaf, the others positive.")
     peers = None
-    if _PEERS.value is not None:
-        peers = Peers(_PEERS.value, _PARAMETERS.value, _LEAVES.value)
-    result = measure(_PARAMETERS.value, _LEAVES.value, _REPEATS.value, peers)
-    out = pathlib.Path(_OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(table(result), encoding="utf-8")
+    if flags.peers is not None:
+        peers = Peers(flags.peers, flags.parameters, flags.leaves)
+    result = measure(flags.parameters, flags.leaves, flags.repeats, peers)
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    flags.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    flags.out.with_suffix(".md").write_text(table(result), "utf-8")
     print(table(result))
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

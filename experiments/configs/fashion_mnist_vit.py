@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=experiments/configs/fashion_mnist_vit.py
 
-Expected: 85.9 % of the 10,000 test images with either (seed 0). About 50 s of processor time, a minute
-and a half on two busy CPU cores.
+Expected: 85.9 % of the 10,000 test images with either (seed 0). About 50 s of processor time, two
+minutes on two busy CPU cores.
 
 Variant tiny, of 27,914 parameters, is for the sweeps of RESULTS.md, at batch 64 or 512 (variant
 large_batch); smoke trains it on the bundled digits.

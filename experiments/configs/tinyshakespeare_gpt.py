@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=experiments/configs/tinyshakespeare_gpt.py
 
-Expected: 2.79 bits a character of the held-out tenth (seed 0). About a minute of processor
-time, three on two busy CPU cores.
+Expected: 2.79 bits a character of the held-out tenth with AdamW, 3.12 with Lion, the best of three
+rates (seed 0). About a minute of processor time, three on two busy CPU cores.
 
 Variant tiny, of 112,512 parameters, is for the sweeps of RESULTS.md; smoke trains on the numbers
 from 1 on, a text that needs no file.
@@ -32,7 +32,7 @@ VARIANTS = {
     },
     "lion": {
         "optimizer.name": "optax.lion",
-        "optimizer.learning_rate": 5e-4,
+        "optimizer.learning_rate": 2e-4,
         "optimizer.arguments": {"b1": 0.95, "b2": 0.98, "weight_decay": 0.3},
     },
     "tiny": {

@@ -69,10 +69,6 @@ class Derivatives(NamedTuple):
     hessian: Callable[[PyTree], PyTree]  # v -> g_yy v
     cross: Callable[[PyTree], PyTree]  # v -> g_xy v
 
-    def hypergradient(self, v: PyTree) -> PyTree:
-        """Gives ``f_x - g_xy v``."""
-        return optax.tree.sub(self.outer_x, self.cross(v))
-
 
 class Adjoint(NamedTuple):
     """An approximation of ``v = g_yy^{-1} f_y``, and what it took."""

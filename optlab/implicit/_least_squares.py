@@ -80,7 +80,8 @@ def least_squares(
             damped = normal + mu * scale * jnp.eye(x.size, dtype=x.dtype)
             new = x - jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(damped), gradient)
             found = measure(new)
-            gains = found[0] <= loss
+            # Near the end the loss is flat to rounding while the gradient still falls.
+            gains = found[0] <= loss * (1 + 8 * jnp.finfo(x.dtype).eps)
             x, kept = jax.tree.map(
                 lambda new, old: jnp.where(gains, new, old), (new, found), (x, carry[1])
             )

@@ -131,7 +131,9 @@ def _solve(Q, c, A, b, G, h, max_steps):
         return jnp.vdot(z.slack, z.lam) / max(m, 1)
 
     def size(z):
-        return jnp.max(jnp.stack([gap(z), *(jnp.max(jnp.abs(r), initial=0.0) for r in residuals(z))]))
+        return jnp.max(
+            jnp.stack([gap(z), *(jnp.max(jnp.abs(r), initial=0.0) for r in residuals(z))])
+        )
 
     data_size = 1 + jnp.max(jnp.abs(jnp.concatenate([c, b_full, h_full])))
     goal = (1e-9 if dtype == jnp.float64 else 1e-5) * data_size

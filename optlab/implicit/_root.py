@@ -39,8 +39,8 @@ def custom_root(
     .. math:: \mathrm{d} x^* = -A^{-1}\, \partial_\theta F\, \mathrm{d} \theta
 
     in forward and, transposed, in reverse mode, to any order. The solver is called as it is, on
-    values without derivatives: a jitted loop, a host callback, or plain Python on numpy arrays where
-    nothing is traced.
+    values without derivatives: a jitted loop, a host callback, or plain Python on numpy arrays
+    where nothing is traced.
 
     Args:
         F: ``F(x, *args)``, of the structure, shapes and dtypes of x; any condition of
@@ -66,24 +66,26 @@ def custom_root(
         has_aux: the solver returns ``(x, aux)``; aux has no derivative.
 
     Returns:
-        A decorator. The decorated ``solver(init, *args, **kwargs)`` returns what it did; F is called
-        with the same ``args`` and ``kwargs``. Arguments of any kind pass: only floating-point
-        arrays have derivatives, and what is no array stays static.
+        A decorator. The decorated ``solver(init, *args, **kwargs)`` returns what it did; F is
+        called with the same ``args`` and ``kwargs``. Arguments of any kind pass: only
+        floating-point arrays have derivatives, and what is no array stays static.
 
     Raises:
         ValueError: if ``on_fail`` or ``init_cotangent`` is none of the above.
         TypeError: when called, if F does not take these arguments, or its value is not like x.
 
     >>> solver = custom_root(lambda x, t: x * x - t)(lambda init, t: jnp.sqrt(t))
-    >>> float(jax.grad(solver, argnums=1)(None, 4.0)), float(jax.hessian(solver, argnums=1)(None, 4.0))
+    >>> root = lambda t: solver(None, t)
+    >>> float(jax.grad(root)(4.0)), float(jax.hessian(root)(4.0))
     (0.25, -0.03125)
 
     References:
         M. Blondel et al., "Efficient and Modular Implicit Differentiation", NeurIPS 2022,
         arXiv:2105.15183
 
-    Differs from the released code (jaxopt): the default solver does not square the condition number;
-    unsolved problems and unconverged solves are reported; forward mode and higher orders work.
+    Differs from the released code (jaxopt): the default solver does not square the condition
+    number; unsolved problems and unconverged solves are reported; forward mode and higher orders
+    work.
     """
     if on_fail not in ("nan", "ignore", "error"):
         raise ValueError(f"on_fail must be 'nan', 'ignore' or 'error', got {on_fail!r}.")
@@ -232,8 +234,8 @@ def _tangent(residual, solve, x, arrays, arrays_dot):
 def _tied(tree):
     """The same values, each leaf a linear function of all.
 
-    The transpose of custom_linear_solve refuses a right-hand side of which only some leaves are
-    differentiated, and an answer of which only some are used.
+    The transpose of custom_linear_solve refuses a right-hand side or a product of which only some
+    leaves are differentiated, and an answer of which only some are used.
     """
     zero = 0.0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(tree))
     return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
@@ -279,7 +281,7 @@ def _linear_solver(F, symmetric, linear_solver, on_fail):
         transposed = None if symmetric else unguarded
         return _tied(
             jax.lax.custom_linear_solve(
-                matvec, _tied(b), unguarded, transposed, symmetric=symmetric
+                lambda v: _tied(matvec(v)), _tied(b), unguarded, transposed, symmetric=symmetric
             )
         )
 

@@ -124,8 +124,8 @@ def transport(v: jax.Array, a: jax.Array, b: jax.Array, *, max_steps: int = 100)
         max_steps: bound of the Newton steps.
 
     Returns:
-        Shape ``[rows, cols]``. Differentiable; in a and b along directions that keep their sums
-        equal.
+        Shape ``[rows, cols]``; NaN where ``max_steps`` did not suffice, as for sums that differ.
+        Differentiable; in a and b along directions that keep their sums equal.
 
     >>> transport(jnp.eye(2), jnp.ones(2), jnp.ones(2)).round(3).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -157,7 +157,9 @@ def transport(v: jax.Array, a: jax.Array, b: jax.Array, *, max_steps: int = 100)
         step = -jnp.linalg.solve(hessian + small * jnp.eye(gradient.size, dtype=v.dtype), gradient)
         return (step[: a.size], step[a.size :]), jnp.vdot(gradient, step), gradient
 
-    @custom_root(stationarity(dual))
+    # Where the plan has a zero, the dual's Hessian may be singular, and Newton's step at the
+    # solution is noise: it tells nothing, so the loop itself says whether it is done.
+    @custom_root(stationarity(dual), on_fail="ignore")
     def solve(init, v, a, b):
         goal = 50 * jnp.finfo(v.dtype).eps * (1 + jnp.max(jnp.abs(v)))
 
@@ -181,7 +183,8 @@ def transport(v: jax.Array, a: jax.Array, b: jax.Array, *, max_steps: int = 100)
             return duals, jnp.max(jnp.abs(newton_step(duals, v, a, b)[2])), step + 1
 
         start = (init, jnp.array(jnp.inf, v.dtype), jnp.zeros((), jnp.int32))
-        return jax.lax.while_loop(unfinished, advance, start)[0]
+        duals, size, _ = jax.lax.while_loop(unfinished, advance, start)
+        return jax.tree.map(lambda d: jnp.where(size <= 1e3 * goal, d, jnp.nan), duals)
 
     # Started inside, where every entry of the plan is positive.
     shift = jnp.min(jax.lax.stop_gradient(v)) - 1

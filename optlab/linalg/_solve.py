@@ -150,7 +150,8 @@ def solve(
 
     Returns:
         x, like ``b``, and the account of it. ``converged`` says that the residual is within the
-        tolerance, or as small as rounding lets it be: ten units of rounding of :math:`\|A\| \|x\|`.
+        tolerance, or as small as rounding lets it be: ten units of rounding of :math:`\|A\| \|x\|`,
+        and below the root of the unit relative to b.
         An inexact method (neumann, nystrom) is judged by the same test.
 
     Raises:
@@ -218,6 +219,8 @@ def solve(
             bound = _power_step(product, b)
         rounding = 10 * jnp.finfo(norm.dtype).eps * bound * optax.tree.norm(x)
         residual = jnp.where(norm > 0, error / jnp.where(norm > 0, norm, 1), error)
+        # The x of a singular system grows, and with it what rounding would explain.
+        rounding = jnp.minimum(rounding, jnp.sqrt(jnp.finfo(norm.dtype).eps) * norm)
         return x, residual, steps_done, error <= jnp.maximum(threshold, rounding)
 
     if size == 0:
@@ -226,7 +229,7 @@ def solve(
     # The account rides along as three more unknowns of an identity block. As the `aux` that
     # custom_linear_solve offers, it would be batched under every vmap, which jacfwd refuses.
     def with_account(function):
-        return lambda pair: (function(pair[0]), pair[1])
+        return lambda pair: _tied((function(pair[0]), pair[1]))
 
     def solve_pair(product, pair):
         vector, account = pair
@@ -251,8 +254,8 @@ def solve(
 def _tied(b: PyTree) -> PyTree:
     """The same values, each leaf a linear function of all.
 
-    The transpose of custom_linear_solve refuses a right-hand side of which only some leaves are
-    differentiated, and an answer of which only some are used.
+    The transpose of custom_linear_solve refuses a right-hand side or a product of which only some
+    leaves are differentiated, and an answer of which only some are used.
     """
     zero = 0.0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(b))
     return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), b)

@@ -9,7 +9,14 @@ import optax
 
 from optlab.base import PyTree, Scalar
 
-__all__ = ["Run", "biconjugate_gradient", "conjugate_gradient", "minimum_residual", "neumann_series", "run_of"]
+__all__ = [
+    "Run",
+    "biconjugate_gradient",
+    "conjugate_gradient",
+    "minimum_residual",
+    "neumann_series",
+    "run_of",
+]
 
 Map = Callable[[PyTree], PyTree]
 
@@ -116,9 +123,7 @@ def minimum_residual(product: Map, b: PyTree, threshold: Scalar, max_steps: jax.
         gamma = c * alpha - d * c_old * s.beta
         length = jnp.sqrt(gamma**2 + beta**2)
         c_new, d_new = _divide(gamma, length), _divide(beta, length)
-        w = optax.tree.add_scale(
-            optax.tree.add_scale(s.v, -delta, s.w), -epsilon, s.w_old
-        )
+        w = optax.tree.add_scale(optax.tree.add_scale(s.v, -delta, s.w), -epsilon, s.w_old)
         w = optax.tree.scale(_divide(one, length), w)
         x = optax.tree.add_scale(s.x, c_new * s.residual, w)
         v = optax.tree.scale(_divide(one, beta), rest)

@@ -27,7 +27,9 @@ def nystrom_inverse(product: Map, b: PyTree, damping, rank: int, key: jax.Array)
     """
     vector, unravel, products = _flat(product, b)
     chosen = jax.random.choice(key, vector.size, (rank,), replace=False)
-    rows = products(jnp.zeros((rank, vector.size), vector.dtype).at[jnp.arange(rank), chosen].set(1))
+    rows = products(
+        jnp.zeros((rank, vector.size), vector.dtype).at[jnp.arange(rank), chosen].set(1)
+    )
     core = rows[:, chosen]
     inner = 0.5 * (core + core.T) + rows @ rows.T / damping
     correction = rows.T @ (jnp.linalg.pinv(inner, hermitian=True) @ (rows @ vector))

@@ -39,6 +39,12 @@ def test_every_method_is_timed_beside_the_peers(tmp_path, monkeypatch):
     assert "torch 0" in text
 
 
-def test_wrong_flags_are_told(capsys):
-    assert quantized_states.main(["program", "parameters=1"]) == 2
-    assert "is not a flag" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("parameters=1", "unrecognized arguments"), ("--leaves=0", "--parameters must be at least")],
+)
+def test_wrong_flags_are_told(argument, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        quantized_states.main([argument])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

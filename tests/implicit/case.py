@@ -170,9 +170,13 @@ def constrained() -> Case:
     @implicit.custom_root(F)
     def solve(init, t):
         point, _ = implicit.quadratic_program(
-            jnp.eye(3), -t[:3], jnp.ones((1, 3)), t[3:],
-            jnp.concatenate([-jnp.eye(3), jnp.eye(3)]), jnp.repeat(jnp.array([0.0, 2.0]), 3),
-        )  # fmt: skip
+            jnp.eye(3),
+            -t[:3],
+            jnp.ones((1, 3)),
+            t[3:],
+            jnp.concatenate([-jnp.eye(3), jnp.eye(3)]),
+            jnp.repeat(jnp.array([0.0, 2.0]), 3),
+        )
         dual = {"low": point.inequality[:3], "high": point.inequality[3:]}
         return conditions.KktPoint(point.x, point.equality[0], dual)
 
@@ -269,5 +273,5 @@ CASES = {
         newton,
         curve_fit,
         cone_program,
-    )  # fmt: skip
+    )
 }

@@ -22,20 +22,29 @@ def test_both_modes_equal_finite_differences(name):
     with jax.enable_x64(True):
         case = CASES[name]()
         t = jnp.asarray(case.theta)
-        weights = jnp.asarray(np.random.default_rng(0).normal(size=case.solution(t).shape))
         solution = jax.jit(case.solution)
-        forward, reverse = jax.jit(jax.jacfwd(case.solution)), jax.jit(jax.jacrev(case.solution))
+        forward = jax.jit(jax.jacfwd(case.solution))(t)
+        reverse = jax.jit(jax.jacrev(case.solution))(t)
+        reference = _central(lambda t: np.asarray(solution(t)), t)
+        assert np.isfinite(reference).all()
+        assert np.abs(reference).max() > 1e-2, "a constant solution tests nothing"
+        scale = 1 + np.abs(reference).max()
+        np.testing.assert_allclose(forward, reference, atol=TOLERANCE * scale)
+        np.testing.assert_allclose(reverse, forward, atol=1e-8 * scale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_second_derivatives_equal_finite_differences_of_the_first(name):
+    with jax.enable_x64(True):
+        case = CASES[name]()
+        t = jnp.asarray(case.theta)
+        weights = jnp.asarray(np.random.default_rng(0).normal(size=case.solution(t).shape))
 
         def loss(t):
             return jnp.sum(weights * case.solution(t) ** 2)
 
         gradient = jax.jit(jax.grad(loss))
         hessian = jax.jit(jax.jacfwd(jax.jacrev(loss)))(t)
-        reference = _central(lambda t: np.asarray(solution(t)), t)
-        assert np.isfinite(reference).all()
-        assert np.abs(reference).max() > 1e-2, "a constant solution tests nothing"
-        scale = 1 + np.abs(reference).max()
-        np.testing.assert_allclose(forward(t), reference, atol=TOLERANCE * scale)
-        np.testing.assert_allclose(reverse(t), forward(t), atol=1e-8 * scale)
-        second = _central(lambda t: np.asarray(gradient(t)), t)
-        np.testing.assert_allclose(hessian, second, atol=TOLERANCE * (1 + np.abs(second).max()))
+        reference = _central(lambda t: np.asarray(gradient(t)), t)
+        np.testing.assert_allclose(hessian, reference, atol=1e-6 * (1 + np.abs(reference).max()))

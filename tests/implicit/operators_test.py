@@ -35,12 +35,15 @@ PROJECTIONS = {
     "second_order_cone": (
         projections.second_order_cone,
         V,
-        [np.zeros(5), *(np.append(u, 1.0) for u in np.eye(4)), *(np.append(-u, 1.0) for u in np.eye(4))],
+        [np.zeros(5), *(np.append(s * u, 1.0) for u in np.eye(4) for s in (-1, 1))],
     ),
     "transport": (
         lambda v: projections.transport(v, ROWS, COLS),
         M,
-        [np.outer(ROWS, COLS) / 3, np.array([[0.75, 0, 0], [0.75, 0, 0], [0, 0.75, 0], [0, 0.25, 0.5]])],
+        [
+            np.outer(ROWS, COLS) / 3,
+            np.array([[0.75, 0, 0], [0.75, 0, 0], [0, 0.75, 0], [0, 0.25, 0.5]]),
+        ],
     ),
     "birkhoff": (
         projections.birkhoff,

@@ -16,11 +16,13 @@ TARGETS = np.random.default_rng(1).normal(size=12)
 
 
 def _ridge(x, t):
-    return 0.5 * jnp.mean((jnp.asarray(A) @ x - TARGETS) ** 2) + 0.5 * jnp.exp(t) * jnp.sum(x**2)
+    residuals = jnp.asarray(A) @ x - jnp.asarray(TARGETS)
+    return 0.5 * jnp.mean(residuals**2) + 0.5 * jnp.exp(t) * jnp.sum(x**2)
 
 
 def _closed(t):
-    return jnp.linalg.solve(A.T @ A / 12 + jnp.exp(t) * jnp.eye(4), A.T @ TARGETS / 12)
+    normal, right = jnp.asarray(A.T @ A / 12), jnp.asarray(A.T @ TARGETS / 12)
+    return jnp.linalg.solve(normal + jnp.exp(t) * jnp.eye(4), right)
 
 
 solve_ridge = implicit.custom_root(conditions.stationarity(_ridge))(lambda init, t: _closed(t))

@@ -46,7 +46,7 @@ def _solve(matrix, b, method, **options):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_value_account_and_derivatives(name):
-    """In float64: the value, and derivatives in the matrix and in part of b, through a dense solve."""
+    """In float64, against a dense solve; derivatives in the matrix and in a part of b."""
     method, matrix = METHODS[name]
     with jax.enable_x64(True):
         matrix, b = jnp.asarray(matrix), jnp.asarray(B)
@@ -66,7 +66,8 @@ def test_value_account_and_derivatives(name):
     np.testing.assert_allclose(got[1], want[1], atol=1e-6)
     # A symmetric method sees the symmetric part of a change of the matrix only.
     symmetric = name in ("cg", "minres", "cholesky", "nystrom_pcg")
-    change = [g + g.T if symmetric else g for g in (got[0], want[0])]
+    change = [np.asarray(g) for g in (got[0], want[0])]
+    change = [g + g.T if symmetric else g for g in change]
     np.testing.assert_allclose(*change, atol=1e-6)
     true = np.linalg.norm(B - METHODS[name][1] @ np.asarray(x)) / np.linalg.norm(B)
     np.testing.assert_allclose(info.residual, true, atol=1e-12)

@@ -224,7 +224,7 @@ def test_a_classifier_of_texts_is_told_the_vocabulary():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mlp", r"^model.name 'mlp' cannot classify sequences of tokens\.$"),
+        ("mlp", r"^model.name 'mlp' cannot classify sequences of tokens\."),
         ("cnn", "wants examples of shape"),
     ],
 )

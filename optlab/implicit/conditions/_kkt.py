@@ -45,6 +45,9 @@ def kkt(
         The condition on a :class:`KktPoint`. Where its values are known, as outside ``jit``, a
         point with a violated inequality or a negative multiplier raises.
 
+    Raises:
+        ValueError: when such a point is checked.
+
     >>> F = kkt(lambda x, t: (x - t) ** 2, inequality=lambda x, t: x - 1.0)
     >>> float(F(KktPoint(1.0, None, 4.0), 3.0).x)
     0.0

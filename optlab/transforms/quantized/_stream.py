@@ -97,13 +97,8 @@ class _Step:
     """The step of some members: a call that XLA does not inline."""
 
     def __init__(self, update, params, grads, slots, key):
-        self.update, self.params, self.grads, self.slots, self.key = (
-            update,
-            params,
-            grads,
-            slots,
-            key,
-        )
+        self.update, self.key = update, key
+        self.params, self.grads, self.slots = params, grads, slots
         self.shared = [j for j, slot in enumerate(slots) if slot.owner is None]
 
     def owned(self, members: Sequence[int]) -> list[int]:
