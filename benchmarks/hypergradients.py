@@ -13,6 +13,7 @@ import math
 import os
 import pathlib
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -27,7 +28,9 @@ from absl import app, flags, logging
 from benchmarks import _hypergradient_methods as methods
 from tests import hypergradient_problems as problems
 
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Samples a method, taken in turns.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 15, "Samples a method, taken in random turns.", lower_bound=1
+)
 _STEPS = flags.DEFINE_integer("steps", 1000, "Inner steps of the unrolled loops.", lower_bound=1)
 _TORCH = flags.DEFINE_string("torch_python", None, "Interpreter that has torch and torchopt.")
 _OUT = flags.DEFINE_string("out", None, "Stem of the files; benchmarks/results/hypergradients_cpu.")
@@ -53,8 +56,6 @@ class _Timed:
         self.samples = []
 
     def sample(self) -> float:
-        # Untimed first: the method before, a factorisation say, leaves the caches cold.
-        jax.block_until_ready(self.run(*self.arguments))
         start = time.process_time()
         for _ in range(self.calls):  # one at a time: calls that overlap compete for the cores
             jax.block_until_ready(self.run(*self.arguments))
@@ -81,8 +82,11 @@ def _measure(part: str, name: str, dtype: str, repeats: int, steps: int) -> dict
                 # A peer's failure is a result.
                 line = type(error).__name__
                 rows[label] = {"error": None, "failed": None, "milliseconds": None, "note": line}
+        # In random turns: what comes after a dense factorisation pays for the threads it left busy.
+        rng, turns = random.Random(0), list(timed.values())
         for _ in range(repeats):
-            for run in timed.values():
+            rng.shuffle(turns)
+            for run in turns:
                 run.samples.append(run.sample())
         for label, run in timed.items():
             rows[label] = {
@@ -173,7 +177,7 @@ def table(result: dict) -> str:
     lines = [
         f"Relative error of the hypergradient / CPU milliseconds, on {result['cpu_count']} "
         f"{result['platform'].upper()} cores, {result['date'][:10]}; F: the method flags it. "
-        f"Medians of {result['repeats']} samples, in turns. {versions}.",
+        f"Medians of {result['repeats']} samples, in random turns. {versions}.",
     ]
     for part, title in PARTS.items():
         rows = [row for row in result["rows"] if row["part"] == part]

@@ -43,7 +43,7 @@ class GoldenProblem(NamedTuple):
 def load(name: str, dtype=jnp.float32) -> GoldenProblem:
     """Builds the problem of a name of ``NAMES``; float64 needs x64.
 
-    ``ridge_bc`` and ``ridge_bc_ill``: ridge regression with 30 log-penalties of -2 and -9 (condition
+    ``ridge_bc``, ``ridge_bc_ill``: ridge regression with 30 log-penalties of -2 and -9 (condition
     101 and 5.5e4). ``logreg_dig``: 65 log-penalties of a logistic regression. ``clean_dig``: 898
     weights of training examples, 40 % of them mislabelled.
     """

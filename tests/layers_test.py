@@ -35,7 +35,7 @@ LAYERS = {
 TOP = 7  # optlab/__init__.py
 
 MAX_LINES = 500
-HEAVY = ("flax", "orbax", "ml_collections", "sklearn", "matplotlib")
+HEAVY = ("flax", "orbax", "lineax", "ml_collections", "sklearn", "matplotlib")
 HIDDEN = (".ci", ".github")  # the hidden folders that belong to the project
 GENERATED = ("__pycache__", "build", "dist", "runs")
 

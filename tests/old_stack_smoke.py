@@ -40,7 +40,7 @@ def check(label: str, tx: optax.GradientTransformation) -> None:
 
 
 def main() -> None:
-    rows = [row for row in catalog.OPTIMIZERS]
+    rows = catalog.OPTIMIZERS
     for row in rows:
         check(row.name, row.make())
         for variant, arguments in row.variants.items():

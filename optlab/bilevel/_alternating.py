@@ -10,13 +10,13 @@ import optax
 from optlab._checks import check_count
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
-    BilevelInfo,
     Project,
     advance,
     check_objectives,
     fresh,
     identity,
     nth_batch,
+    report,
 )
 from optlab.bilevel._directions import Direction, plain
 from optlab.hypergrad import Estimator
@@ -188,7 +188,7 @@ def alternating(
         x, outer_state = advance(
             outer_optimizer, hypergradient, state.outer_optimizer, x, project_outer
         )
-        report = BilevelInfo(jnp.asarray(optax.tree.norm(hypergradient)), inner_norm, residual)
+        info_of_step = report(hypergradient, inner_norm, residual)
         return (
             AlternatingState(
                 x,
@@ -200,7 +200,7 @@ def alternating(
                 memory,
                 jax.random.key_data(carried),
             ),
-            report,
+            info_of_step,
         )
 
     return Solver(init, step)

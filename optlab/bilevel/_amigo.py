@@ -4,19 +4,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from optlab._checks import check_count
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
-    BilevelInfo,
     Project,
     advance,
     check_objectives,
     fresh,
     identity,
     nth_batch,
+    report,
 )
 
 __all__ = ["AmigoState", "amigo"]
@@ -82,7 +81,7 @@ def amigo(
     >>> f, g = lambda x, y, b: (y - 1) ** 2, lambda x, y, b: (y - 2 * x) ** 2
     >>> sgd = optax.sgd(0.1)
     >>> solver = amigo(f, g, outer_optimizer=sgd, inner_optimizer=sgd, linear_optimizer=sgd)
-    >>> state = solver.init(jax.random.key(0), jnp.array(0.0), jnp.array(0.0))
+    >>> state = solver.init(jax.random.key(0), 0.0, 0.0)
     >>> state, _ = jax.lax.scan(lambda s, _: solver.step(s, None, None), state, length=50)
     >>> round(float(state.x), 3)
     0.5
@@ -139,7 +138,7 @@ def amigo(
         x, outer_state = advance(
             outer_optimizer, hypergradient, state.outer_optimizer, x, project_outer
         )
-        info = BilevelInfo(*(jnp.asarray(optax.tree.norm(d)) for d in (hypergradient, g_y, left)))
+        info = report(hypergradient, g_y, left)
         return AmigoState(x, y, v, outer_state, inner_state, linear_state), info
 
     return Solver(init, step)

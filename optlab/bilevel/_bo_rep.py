@@ -10,13 +10,13 @@ import optax
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
-    BilevelInfo,
     Project,
     advance,
     check_objectives,
     fresh,
     identity,
     nth_batch,
+    report,
 )
 from optlab.transforms.sign import normalized_momentum
 
@@ -148,9 +148,7 @@ def bo_rep(
         x, outer_state = advance(
             outer_optimizer, hypergradient, state.outer_optimizer, x, project_outer
         )
-        info = BilevelInfo(
-            *(jnp.asarray(optax.tree.norm(d)) for d in (hypergradient, g_y, residual))
-        )
+        info = report(hypergradient, g_y, residual)
         count = optax.safe_increment(state.count)
         return BoRepState(count, x, y, v, outer_state, inner_state, linear_state), info
 

@@ -10,12 +10,12 @@ import optax
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
-    BilevelInfo,
     Project,
     advance,
     check_objectives,
     fresh,
     identity,
+    report,
 )
 
 __all__ = ["BomeState", "bome"]
@@ -122,7 +122,6 @@ def bome(
         along_x, along_y = optax.tree.add_scale(f, weight, q)
         x, x_state = advance(outer_optimizer, along_x, state.outer_optimizer, x, project_outer)
         y, y_state = advance(inner_optimizer, along_y, state.inner_optimizer, y, project_inner)
-        norms = (jnp.asarray(optax.tree.norm(d)) for d in (along_x, along_y))
-        return BomeState(x, y, x_state, y_state), BilevelInfo(*norms, jnp.zeros_like(square))
+        return BomeState(x, y, x_state, y_state), report(along_x, along_y)
 
     return Solver(init, step)

@@ -12,13 +12,13 @@ from jax.flatten_util import ravel_pytree
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
-    BilevelInfo,
     Project,
     advance,
     check_objectives,
     fresh,
     identity,
     nth_batch,
+    report,
 )
 
 __all__ = ["BsvrbState", "bsvrb"]
@@ -245,9 +245,7 @@ def bsvrb(
                 linear_optimizer, u, state.linear_optimizer, v, project_linear
             )
             new_v = put(state.v, ids, new_v)
-        info = BilevelInfo(
-            jnp.asarray(optax.tree.norm(direction)), jnp.asarray(optax.tree.norm(s)), error
-        )
+        info = report(direction, s, error)
         return (
             BsvrbState(
                 count=optax.safe_increment(state.count),

@@ -17,6 +17,7 @@ __all__ = [
     "fresh",
     "identity",
     "nth_batch",
+    "report",
 ]
 
 Project = Callable[[PyTree], PyTree]  # onto the set in which a variable is kept
@@ -28,6 +29,15 @@ class BilevelInfo(NamedTuple):
     outer_norm: Scalar  # of the estimated hypergradient, shape=()
     inner_norm: Scalar  # of the direction in the inner variable, shape=()
     linear_norm: Scalar  # of the residual of the linear system, shape=(); zero without one
+
+
+def report(outer: PyTree, inner: PyTree, linear: PyTree = 0.0) -> BilevelInfo:
+    """The norms of the two directions and of the linear residual; an array stands for itself."""
+
+    def norm(tree):
+        return jnp.asarray(optax.tree.norm(tree))
+
+    return BilevelInfo(norm(outer), norm(inner), norm(linear))
 
 
 def identity(tree: PyTree) -> PyTree:

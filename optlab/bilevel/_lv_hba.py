@@ -10,7 +10,7 @@ import optax
 from optlab._arithmetic import value_at
 from optlab._checks import check_range
 from optlab.base import PyTree, Solver
-from optlab.bilevel._common import BilevelInfo, advance, check_objectives, fresh
+from optlab.bilevel._common import advance, check_objectives, fresh, report
 
 __all__ = ["LvHbaState", "lv_hba"]
 
@@ -166,9 +166,7 @@ def lv_hba(
         z = jnp.clip(z, lowest, radius)
         violation = constraint(x, y)
         violation = jnp.abs(violation) if equality else jnp.maximum(violation, 0.0)
-        info = BilevelInfo(
-            *(jnp.asarray(optax.tree.norm(d)) for d in (d_x, d_y)), jnp.max(violation)
-        )
+        info = report(d_x, d_y, jnp.max(violation))
         count = optax.safe_increment(state.count)
         return LvHbaState(count, x, y, z, theta, multipliers, x_state, y_state), info
 

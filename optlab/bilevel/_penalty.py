@@ -11,13 +11,13 @@ from optlab._arithmetic import value_at
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
-    BilevelInfo,
     Project,
     advance,
     check_objectives,
     fresh,
     identity,
     nth_batch,
+    report,
 )
 from optlab.bilevel._directions import Direction, plain
 
@@ -193,9 +193,7 @@ def penalty(
         x, x_state = advance(
             outer_optimizer, hypergradient, state.outer_optimizer, state.x, project_outer
         )
-        info = BilevelInfo(
-            jnp.asarray(optax.tree.norm(hypergradient)), inner_norm, jnp.zeros_like(inner_norm)
-        )
+        info = report(hypergradient, inner_norm)
         return (
             PenaltyState(
                 optax.safe_increment(state.count),

@@ -4,17 +4,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
-    BilevelInfo,
     Project,
     advance,
     check_objectives,
     fresh,
     identity,
+    report,
 )
 from optlab.bilevel._directions import Direction, plain
 
@@ -85,7 +84,7 @@ def soba(
     >>> f, g = lambda x, y, b: (y - 1) ** 2 + x**2, lambda x, y, b: (y - x) ** 2
     >>> sgd = optax.sgd(0.1)
     >>> solver = soba(f, g, outer_optimizer=sgd, inner_optimizer=sgd, linear_optimizer=sgd)
-    >>> state = solver.init(jax.random.key(0), jnp.array(0.0), jnp.array(0.0))
+    >>> state = solver.init(jax.random.key(0), 0.0, 0.0)
     >>> state, _ = jax.lax.scan(lambda s, _: solver.step(s, None, None), state, length=200)
     >>> round(float(state.x), 3), round(float(state.y), 3)
     (0.5, 0.5)
@@ -172,9 +171,7 @@ def soba(
             inner_optimizer, g_y, state.inner_optimizer, state.y, project_inner
         )
         v, linear_state = advance(linear_optimizer, residual, state.linear_optimizer, state.v)
-        info = BilevelInfo(
-            *(jnp.asarray(optax.tree.norm(d)) for d in (hypergradient, g_y, residual))
-        )
+        info = report(hypergradient, g_y, residual)
         memories = (outer_memory, inner_memory, hyper_memory)
         return SobaState(x, y, v, outer_state, inner_state, linear_state, *memories), info
 

@@ -11,12 +11,12 @@ from optlab._arithmetic import value_at
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
-    BilevelInfo,
     Project,
     advance,
     check_objectives,
     fresh,
     identity,
+    report,
 )
 
 __all__ = ["VpbgdState", "vpbgd"]
@@ -131,8 +131,7 @@ def vpbgd(
         y, y_state = advance(
             inner_optimizer, along_y, state.inner_optimizer, state.y, project_inner
         )
-        norms = (jnp.asarray(optax.tree.norm(d)) for d in (along_x, along_y))
-        info = BilevelInfo(*norms, jnp.zeros((), optax.tree.norm(along_x).dtype))
+        info = report(along_x, along_y)
         return VpbgdState(optax.safe_increment(state.count), x, y, x_state, y_state), info
 
     return Solver(init, step)

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import optax
 
+from optlab._arithmetic import wide
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Scalar
 from optlab.linalg import _solve_krylov as krylov
-from optlab.linalg._solve_lineax import lineax_method, run_lineax
+from optlab.linalg._solve_lineax import is_lineax, lineax_method, run_lineax, tags_of
 from optlab.linalg._solve_nystrom import nystrom_inverse, nystrom_preconditioner
 
 __all__ = ["Gmres", "LinearInfo", "Neumann", "Nystrom", "NystromPcg", "solve"]
@@ -191,11 +191,11 @@ def solve(
         _check_like("x0", jax.eval_shape(lambda: x0), b)
 
     # Below, vectors are at least float32; only the caller's functions see the dtypes of b.
-    def wide(function):
-        return lambda v: _widen(function(optax.tree.cast_like(v, b)))
+    def widened(function):
+        return lambda v: wide(function(optax.tree.cast_like(v, b)))
 
     def damped(v):
-        return optax.tree.add_scale(wide(matvec)(v), damping, v)
+        return optax.tree.add_scale(widened(matvec)(v), damping, v)
 
     size = sum(leaf.size for leaf in jax.tree.leaves(b))
     steps = min(10 * size, 1000) if max_steps is None else max_steps
@@ -204,7 +204,7 @@ def solve(
         name=name,
         config=config,
         damping=damping,
-        preconditioner=None if preconditioner is None else wide(preconditioner),
+        preconditioner=None if preconditioner is None else widened(preconditioner),
         key=jax.random.key(0) if key is None else key,
     )
 
@@ -212,7 +212,7 @@ def solve(
         norm = optax.tree.norm(b)
         limit = _default_rtol(norm.dtype) if rtol is None else rtol
         threshold = jnp.maximum(limit * norm, atol).astype(norm.dtype)
-        start = None if x0 is None else _widen(x0)
+        start = None if x0 is None else wide(x0)
         once = name == "nystrom"  # repeated, it would be another method
         x, error, bound, steps_done = _refined(run, product, b, start, threshold, steps, once)
         if name not in KNOWS_NORM:
@@ -236,7 +236,7 @@ def solve(
         x, *found = solve_wide(lambda v: product((v, account))[0], vector)
         return x, jnp.stack([jnp.asarray(a, account.dtype) for a in found])
 
-    right = _tied((_widen(b), jnp.zeros(3)))
+    right = _tied((wide(b), jnp.zeros(3)))
     symmetric = name in SYMMETRIC
     answer = jax.lax.custom_linear_solve(
         with_account(damped),
@@ -335,7 +335,9 @@ def _run(product, b, threshold, max_steps, *, name, config, damping, preconditio
         preconditioner = nystrom_preconditioner(undamped, b, damping, rank, key)
         return krylov.conjugate_gradient(product, b, threshold, max_steps, preconditioner)
     if name == "lineax":
-        return run_lineax(lambda _: (config, _tags(config)), product, b, threshold, preconditioner)
+        return run_lineax(
+            lambda _: (config, tags_of(config)), product, b, threshold, preconditioner
+        )
     restart = min(config.restart, size) if name == "gmres" else 0
     return run_lineax(
         lambda tolerance: lineax_method(name, tolerance, max_steps, restart),
@@ -359,7 +361,7 @@ def _normal_cg(product, transposed, b, threshold, max_steps):
 
 def _resolve(method) -> tuple[str, Any]:
     """The name of a method, and its configuration: a lineax solver, a dataclass or None."""
-    if isinstance(method, lx.AbstractLinearSolver):
+    if is_lineax(method):
         return "lineax", method
     if type(method) in NAMES:
         return NAMES[type(method)], method
@@ -368,15 +370,6 @@ def _resolve(method) -> tuple[str, Any]:
             f"method must be one of {', '.join(METHODS)}, or a solver of lineax, got {method!r}."
         )
     return method, METHODS[method]
-
-
-def _tags(solver):
-    """Two solvers of lineax refuse a matrix that is not said to be definite."""
-    return lx.positive_semidefinite_tag if isinstance(solver, (lx.CG, lx.Cholesky)) else ()
-
-
-def _widen(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
 def _default_rtol(dtype) -> Scalar:
