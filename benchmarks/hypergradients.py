@@ -6,6 +6,7 @@ python -m benchmarks.hypergradients --torch_python=<python of an environment wit
 Peers that are not installed are left out. Writes <out>.json and <out>.md, and prints the tables.
 """
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -19,21 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 
 from benchmarks import _hypergradient_methods as methods
 from tests import hypergradient_problems as problems
-
-_REPEATS = flags.DEFINE_integer(
-    "repeats", 15, "Samples a method, taken in random turns.", lower_bound=1
-)
-_STEPS = flags.DEFINE_integer("steps", 1000, "Inner steps of the unrolled loops.", lower_bound=1)
-_TORCH = flags.DEFINE_string("torch_python", None, "Interpreter that has torch and torchopt.")
-_OUT = flags.DEFINE_string("out", None, "Stem of the files; benchmarks/results/hypergradients_cpu.")
 
 _SAMPLE_SECONDS = 0.02  # a sample is as many calls as last this long
 PARTS = {
@@ -213,16 +208,25 @@ def _checkpoint_notes(rows: list[dict]) -> list[str]:
     return notes
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measures and reports; gives the exit code."""
     logging.set_verbosity(logging.FATAL)  # a peer's failure is a cell of the table
-    if len(argv) > 1:
-        print(f"{argv[1]!r} is not a flag: write --name=value.", file=sys.stderr)
-        return 2
-    out = pathlib.Path(_OUT.value or "benchmarks/results/hypergradients_cpu")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.hypergradients",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    default = pathlib.Path("benchmarks/results/hypergradients_cpu")
+    parser.add_argument("--repeats", type=int, default=15, help="samples a method, in turns")
+    parser.add_argument("--steps", type=int, default=1000, help="inner steps of unrolled loops")
+    parser.add_argument("--torch_python", help="interpreter that has torch and torchopt")
+    parser.add_argument("--out", type=pathlib.Path, default=default, help="stem of the files")
+    flags = parser.parse_args(argv)
+    if flags.repeats < 1 or flags.steps < 1:
+        parser.error("--repeats and --steps must be at least 1.")
+    out = flags.out
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        result = measure(_REPEATS.value, _STEPS.value, _TORCH.value)
+        result = measure(flags.repeats, flags.steps, flags.torch_python)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -233,4 +237,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

@@ -5,23 +5,20 @@ python -m benchmarks.linear_sequences
 writes <out>.json, <out>.md and <out>.png, and prints the table.
 """
 
+import argparse
 import datetime
 import importlib.metadata
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 
 from benchmarks import _linear_sequences as sequences
 from tests import hypergradient_problems as problems
-
-_SYSTEMS = flags.DEFINE_integer("systems", 24, "Systems of the recycling.", lower_bound=2)
-_BANDIT = flags.DEFINE_integer("bandit_systems", 600, "Systems of the bandits.", lower_bound=2)
-_STEPS = flags.DEFINE_integer("steps", 1000, "Training steps of the network.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", None, "Stem; benchmarks/results/linear_sequences if not given.")
 
 TITLES = {
     "recycling": "Products with A: Poisson, varying conductivity, to 1e-5",
@@ -99,16 +96,25 @@ def plot(result: dict, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measures and reports; gives the exit code."""
     logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        print(f"{argv[1]!r} is not a flag: write --name=value.", file=sys.stderr)
-        return 2
-    out = pathlib.Path(_OUT.value or "benchmarks/results/linear_sequences")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.linear_sequences",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    default = pathlib.Path("benchmarks/results/linear_sequences")
+    parser.add_argument("--systems", type=int, default=24, help="systems of the recycling")
+    parser.add_argument("--bandit_systems", type=int, default=600, help="systems of the bandits")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of the network")
+    parser.add_argument("--out", type=pathlib.Path, default=default, help="stem of the files")
+    flags = parser.parse_args(argv)
+    if min(flags.systems, flags.bandit_systems) < 2 or flags.steps < 1:
+        parser.error("--systems and --bandit_systems must be at least 2, --steps at least 1.")
+    out = flags.out
     out.parent.mkdir(parents=True, exist_ok=True)
     with jax.enable_x64(False):
-        result = measure(_SYSTEMS.value, _BANDIT.value, _STEPS.value)
+        result = measure(flags.systems, flags.bandit_systems, flags.steps)
     out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     out.with_suffix(".md").write_text(table(result), encoding="utf-8")
     plot(result, out.with_suffix(".png"))
@@ -117,4 +123,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())
