@@ -13,7 +13,9 @@ from optlab.catalog import (
     _adaptive,
     _bilevel,
     _curvature,
+    _hypergrad,
     _learning_rate_free,
+    _linalg,
     _low_rank,
     _matrix,
     _quantized,
@@ -32,6 +34,8 @@ METHODS: tuple[Method, ...] = (
     *_quantized.ROWS,
     *_sign.ROWS,
     *_bilevel.ROWS,
+    *_hypergrad.ROWS,
+    *_linalg.ROWS,
 )
 
 OPTIMIZERS: tuple[Method, ...] = tuple(method for method in METHODS if method.unswept is None)
