@@ -16,6 +16,7 @@ from optlab.bilevel._common import (
     fresh,
     identity,
     report,
+    solve_inner,
 )
 
 __all__ = ["BomeState", "bome"]
@@ -101,12 +102,15 @@ def bome(
         x, y = state.x, state.y
         check_objectives(outer, inner, x, y, outer_batch, inner_batch)
 
-        def move(_, carry):
-            w, optimizer = carry
-            gradient = jax.grad(inner, argnums=1)(x, w, inner_batch)
-            return advance(value_optimizer, gradient, optimizer, w, project_inner)
-
-        w, _ = jax.lax.fori_loop(0, value_steps, move, (y, value_optimizer.init(y)))
+        w = solve_inner(
+            inner,
+            x,
+            y,
+            inner_batch,
+            optimizer=value_optimizer,
+            steps=value_steps,
+            project=project_inner,
+        )
 
         def gap(x, y):
             return inner(x, y, inner_batch) - inner(x, w, inner_batch)

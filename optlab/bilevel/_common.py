@@ -18,6 +18,7 @@ __all__ = [
     "identity",
     "nth_batch",
     "report",
+    "solve_inner",
 ]
 
 Project = Callable[[PyTree], PyTree]  # onto the set in which a variable is kept
@@ -65,6 +66,25 @@ def advance(
     """Moves a variable against a direction, by an optimizer, and back into its set."""
     updates, state = optimizer.update(direction, state, variable)
     return project(optax.apply_updates(variable, updates)), state
+
+
+def solve_inner(
+    inner: Callable,
+    x: PyTree,
+    y: PyTree,
+    batch: PyTree,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    project: Project,
+) -> PyTree:
+    """Takes some steps of an optimizer that starts anew, from y towards the inner solution."""
+
+    def move(_, carry):
+        w, state = carry
+        return advance(optimizer, jax.grad(inner, argnums=1)(x, w, batch), state, w, project)
+
+    return jax.lax.fori_loop(0, steps, move, (y, optimizer.init(y)))[0]
 
 
 def check_objectives(

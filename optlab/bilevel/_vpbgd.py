@@ -17,6 +17,7 @@ from optlab.bilevel._common import (
     fresh,
     identity,
     report,
+    solve_inner,
 )
 
 __all__ = ["VpbgdState", "vpbgd"]
@@ -96,14 +97,6 @@ def vpbgd(
     if penalize not in ("value", "gradient"):
         raise ValueError(f"penalize must be 'value' or 'gradient', got {penalize!r}.")
 
-    def solve_inner(x, y, batch):
-        def move(_, carry):
-            w, state = carry
-            gradient = jax.grad(inner, argnums=1)(x, w, batch)
-            return advance(value_optimizer, gradient, state, w, project_inner)
-
-        return jax.lax.fori_loop(0, value_steps, move, (y, value_optimizer.init(y)))[0]
-
     def init(key, x, y):
         del key
         x, y = fresh(x), fresh(y)
@@ -115,7 +108,17 @@ def vpbgd(
         del extra
         check_objectives(outer, inner, state.x, state.y, outer_batch, inner_batch)
         gamma = value_at(multiplier, state.count)
-        w = solve_inner(state.x, state.y, inner_batch) if penalize == "value" else None
+        w = None
+        if penalize == "value":
+            w = solve_inner(
+                inner,
+                state.x,
+                state.y,
+                inner_batch,
+                optimizer=value_optimizer,
+                steps=value_steps,
+                project=project_inner,
+            )
 
         def objective(x, y):
             if penalize == "value":
