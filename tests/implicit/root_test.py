@@ -16,13 +16,14 @@ TARGETS = np.random.default_rng(1).normal(size=12)
 
 
 def _ridge(x, t):
-    residuals = jnp.asarray(A) @ x - jnp.asarray(TARGETS)
+    residuals = jnp.asarray(A, x.dtype) @ x - jnp.asarray(TARGETS, x.dtype)
     return 0.5 * jnp.mean(residuals**2) + 0.5 * jnp.exp(t) * jnp.sum(x**2)
 
 
 def _closed(t):
-    normal, right = jnp.asarray(A.T @ A / 12), jnp.asarray(A.T @ TARGETS / 12)
-    return jnp.linalg.solve(normal + jnp.exp(t) * jnp.eye(4), right)
+    dtype = jnp.asarray(t).dtype
+    normal, right = (jnp.asarray(v, dtype) for v in (A.T @ A / 12, A.T @ TARGETS / 12))
+    return jnp.linalg.solve(normal + jnp.exp(t) * jnp.eye(4, dtype=dtype), right)
 
 
 solve_ridge = implicit.custom_root(conditions.stationarity(_ridge))(lambda init, t: _closed(t))

@@ -66,6 +66,7 @@ def lars(
         ValueError: if ``momentum`` or ``trust_coefficient`` is out of range, or, at trace time, if
             ``params`` is missing.
 
+    >>> import jax.numpy as jnp
     >>> params = {"w": jnp.array([3.0, 4.0])}
     >>> tx = lars(1.0, trust_coefficient=0.1)
     >>> updates, _ = tx.update(params, tx.init(params), params)
