@@ -145,11 +145,17 @@ def test_the_guard_keeps_derivatives_at_a_gradient_of_zero():
     ids=["line search", "fixed step"],
 )
 def test_lbfgs_gives_no_nan(optimizer, mode):
-    """Steps that change nothing any more divide by nothing."""
+    """Steps that change nothing any more divide by nothing.
+
+    What they then do is rounding, and so is their derivative: it may be wrong, but not in silence.
+    """
     h, info = run(hypergrad.unrolled(optimizer, 40, mode=mode))
     assert jnp.isfinite(h).all()
     exact, _ = run(hypergrad.exact(), y=info.y)
-    np.testing.assert_allclose(h, exact, rtol=2e-2)
+    if not info.failed:
+        np.testing.assert_allclose(h, exact, rtol=2e-2)
+    few, info = run(hypergrad.unrolled(optimizer, 8, mode=mode))
+    assert info.failed or np.allclose(few, run(hypergrad.exact(), y=info.y)[0], rtol=2e-2)
 
 
 def test_a_line_search_needs_forward_mode():
