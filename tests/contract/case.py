@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "expect_finite",
     "expect_identical",
     "like",
+    "program",
     "small_tree",
     "tree",
 ]
@@ -89,7 +91,15 @@ def tree(dtype: Any = jnp.float32, *, seed: int = 0) -> dict:
 
 def small_tree(*, seed: int = 0) -> dict:
     """Gives one matrix and one vector, for checks that compile a program of their own."""
-    return like({"b": jnp.zeros(4), "w": jnp.zeros((4, 6))}, seed=seed)
+    return like({"bias": jnp.zeros(6), "kernel": jnp.zeros((4, 6))}, seed=seed)
+
+
+def program(function: Callable, *args: Any) -> tuple[str, list]:
+    """Gives what a function is traced to, to be compared: a trace costs far less than a compile."""
+    # A fresh function, as one that was traced before is not traced again.
+    traced = jax.make_jaxpr(lambda *args: function(*args))(*args)
+    constants = [(np.shape(c), np.asarray(c).tobytes()) for c in traced.consts]
+    return re.sub(r"0x[0-9a-f]+", "", str(traced)), constants
 
 
 def expect(condition: Any, sentence: str) -> None:

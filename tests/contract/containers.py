@@ -33,7 +33,7 @@ def _data():
 
 
 def _weights() -> dict:
-    return {"bias": jnp.zeros(OUTPUTS), "kernel": small_tree()["w"]}
+    return small_tree() | {"bias": jnp.zeros(OUTPUTS)}
 
 
 def _loss(predictions, targets):

@@ -5,7 +5,7 @@ import pytest
 
 from optlab import catalog
 from tests.contract.case import Case
-from tests.contract.checks import CHECKS, STORED, label
+from tests.contract.checks import CHECKS, SHARED, STORED, label
 
 CONTROLS = [
     Case("optax.adamw", optax.adamw, {"learning_rate": 1e-2}, state_bytes=8.0),
@@ -29,11 +29,12 @@ KNOWN_FAILURES = {
 ENGINE = ("adamw8bit[small_leaves]", "lion_k8bit")
 
 
-def _is_like_another(case: Case) -> bool:
-    """Whether wrappers and storage would show nothing new: `make test-slow` asks all the same."""
-    name = case.label.partition("[")[0]
+def _shows_nothing_new(case: Case, check) -> bool:
+    """Whether another case stands for this one: `make test-slow` asks all the same."""
+    name, variant, _ = case.label.partition("[")
     kin = any(name == r.name and r.family == "transforms.quantized" for r in catalog.OPTIMIZERS)
-    return case.label not in ENGINE if kin else "[" in case.label
+    like_another = bool(variant or kin) and case.label not in ENGINE
+    return (like_another and check in STORED) or (bool(variant) and check in SHARED)
 
 
 def _catalog_cases():
@@ -49,7 +50,7 @@ def _parameters():
         for check in CHECKS:
             reason = reasons.get(label(check))
             marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-            if check in STORED and _is_like_another(case):
+            if _shows_nothing_new(case, check):
                 marks.append(pytest.mark.slow)
             yield pytest.param(case, check, id=f"{case.label}-{label(check)}", marks=marks)
 

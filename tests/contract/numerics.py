@@ -116,7 +116,7 @@ def check_jit_equals_eager(case: Case) -> None:
 
 def check_scan_equals_loop(case: Case) -> None:
     """Steps in one lax.scan agree with a Python loop of steps."""
-    params = tree()
+    params = small_tree()
     gradients = _gradients(params)
 
     def step(carry, gradient):
