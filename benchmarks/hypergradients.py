@@ -28,7 +28,7 @@ import numpy as np
 from absl import logging
 
 from benchmarks import _hypergradient_methods as methods
-from tests import hypergradient_problems as problems
+from optlab.problems import HYPERGRADIENT_PROBLEMS, hypergradient_problem
 
 _SAMPLE_SECONDS = 0.02  # a sample is as many calls as last this long
 PARTS = {
@@ -60,7 +60,7 @@ class _Timed:
 def _measure(part: str, name: str, dtype: str, repeats: int, steps: int) -> dict:
     """One row a method: error, flag, CPU milliseconds and temporaries."""
     with jax.enable_x64(dtype == "float64"):
-        problem = problems.load(name, dtype)
+        problem = hypergradient_problem(name, dtype)
         arguments = list(problem.arguments[2:])
         if part == "given":
             chosen = methods.given_solution(problem)
@@ -98,8 +98,8 @@ def _torchopt(python: str, repeats: int) -> dict:
     """The rows of TorchOpt, from its own process."""
     data = {}
     with jax.enable_x64(True):
-        for name in problems.NAMES:
-            problem = problems.load(name, "float64")
+        for name in HYPERGRADIENT_PROBLEMS:
+            problem = hypergradient_problem(name, "float64")
             (c, d), (a, b) = problem.outer_batch, problem.inner_batch
             arrays = {"x": problem.x, "y": problem.y, "a": a, "b": b, "c": c, "d": d}
             data |= {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
@@ -123,10 +123,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def measure(repeats: int, steps: int, torch_python: str | None) -> dict:
-    """Runs all parts.
+def measure(
+    parts: Sequence[str],
+    names: Sequence[str],
+    repeats: int,
+    steps: int,
+    torch_python: str | None = None,
+) -> dict:
+    """Runs the parts.
 
     Args:
+        parts: of ``PARTS``.
+        names: of problems.
         repeats: samples a method.
         steps: of the unrolled loops.
         torch_python: interpreter of an environment with torch and torchopt, or None.
@@ -135,8 +143,8 @@ def measure(repeats: int, steps: int, torch_python: str | None) -> dict:
         What ``json.dump`` can write.
     """
     rows = []
-    for part in PARTS:
-        for name in problems.NAMES:
+    for part in parts:
+        for name in names:
             by_dtype = {d: _measure(part, name, d, repeats, steps) for d in ("float64", "float32")}
             for label in by_dtype["float64"]:
                 row = {"part": part, "problem": name, "method": label}
@@ -145,7 +153,7 @@ def measure(repeats: int, steps: int, torch_python: str | None) -> dict:
     if torch_python is not None:
         child = _torchopt(torch_python, repeats)
         versions |= child["versions"]
-        rows += [{"part": "given", **row} for row in child["rows"]]
+        rows += [{"part": "given", **row} for row in child["rows"] if row["problem"] in names]
     return {
         "benchmark": "hypergradients",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -174,18 +182,19 @@ def table(result: dict) -> str:
         f"{result['platform'].upper()} cores, {result['date'][:10]}; F: the method flags it. "
         f"Medians of {result['repeats']} samples, in random turns. {versions}.",
     ]
-    for part, title in PARTS.items():
+    for part in dict.fromkeys(row["part"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["part"] == part]
+        names = list(dict.fromkeys(row["problem"] for row in rows))
         labels = list(dict.fromkeys(row["method"] for row in rows))
         cells = {(r["method"], r["problem"], d): r[d] for r in rows for d in ("float64", "float32")}
-        lines += ["", f"**{title}**", "", "| method | dtype |" + "|".join(problems.NAMES) + "|"]
-        lines.append("|---" * (2 + len(problems.NAMES)) + "|")
+        lines += ["", f"**{PARTS[part]}**", "", f"| method | dtype |{'|'.join(names)}|"]
+        lines.append("|---" * (2 + len(names)) + "|")
         for label in labels:
             for dtype in ("float64", "float32"):
-                row = [_cell(cells[label, name, dtype]) for name in problems.NAMES]
+                row = [_cell(cells[label, name, dtype]) for name in names]
                 lines.append(f"| {label} | {dtype} | {' | '.join(row)} |")
         if part == "unrolled":
-            lines += ["", *_checkpoint_notes(rows)]
+            lines += ["", *_checkpoint_notes(rows, names)]
     return "\n".join(lines) + "\n"
 
 
@@ -197,9 +206,9 @@ def _cell(value: dict) -> str:
     return f"{error}{flag} / {value['milliseconds']:.3g}"
 
 
-def _checkpoint_notes(rows: list[dict]) -> list[str]:
+def _checkpoint_notes(rows: list[dict], names: list[str]) -> list[str]:
     notes = []
-    for name in problems.NAMES:
+    for name in names:
         plain, saved = (row["float64"] for row in rows if row["problem"] == name)
         notes.append(
             f"- {name}: checkpoints take {saved['milliseconds'] / plain['milliseconds']:.2f} of "
@@ -216,6 +225,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     default = pathlib.Path("benchmarks/results/hypergradients_cpu")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--problems", nargs="+", choices=HYPERGRADIENT_PROBLEMS, default=HYPERGRADIENT_PROBLEMS
+    )
     parser.add_argument("--repeats", type=int, default=15, help="samples a method, in turns")
     parser.add_argument("--steps", type=int, default=1000, help="inner steps of unrolled loops")
     parser.add_argument("--torch_python", help="interpreter that has torch and torchopt")
@@ -226,7 +239,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = flags.out
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        result = measure(flags.repeats, flags.steps, flags.torch_python)
+        result = measure(
+            flags.parts, flags.problems, flags.repeats, flags.steps, flags.torch_python
+        )
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

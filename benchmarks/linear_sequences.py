@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from benchmarks import _linear_sequences as sequences
-from tests import hypergradient_problems as problems
+from optlab.problems import hypergradient_problem
 
 TITLES = {
     "recycling": "Products with A: Poisson, varying conductivity, to 1e-5",
@@ -45,7 +45,7 @@ def measure(systems: int, bandit_systems: int, steps: int) -> dict:
         "versions": {n: importlib.metadata.version(n) for n in ("jax", "flax", "lineax")},
         "parts": {
             "recycling": sequences.recycling(systems),
-            "hessians": sequences.hessians(problems.load("clean_dig"), systems // 2),
+            "hessians": sequences.hessians(hypergradient_problem("clean_dig"), systems // 2),
             "relaxation": sequences.relaxation(bandit_systems),
             "directions": sequences.directions(systems, steps=steps),
         },

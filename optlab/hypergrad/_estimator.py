@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._checks import check_like
 from optlab.base import PyTree, Scalar
 from optlab.hypergrad._errors import adjoint_error, krylov_error, verdict
 
@@ -17,7 +18,6 @@ __all__ = [
     "HypergradientInfo",
     "as_arrays",
     "check_batches",
-    "check_like",
     "differentiate",
     "estimator_from_adjoint",
     "hessian_product",
@@ -91,19 +91,8 @@ def as_arrays(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.asarray, tree)
 
 
-def check_like(name: str, got: PyTree, like_name: str, like: PyTree) -> None:
-    """Raises ValueError unless a tree has the structure, shapes and dtypes of another."""
-
-    def kind(tree):
-        leaves, structure = jax.tree.flatten(jax.eval_shape(lambda: tree))
-        return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
-
-    if kind(got) != kind(like):
-        raise ValueError(f"{name} must be like {like_name}, {kind(like)}; got {kind(got)}.")
-
-
 def resume(init: Callable, x: PyTree, y: PyTree, state: PyTree | None) -> PyTree:
-    """Gives the state to start from; raises ValueError if it is not one of ``init``."""
+    """Gives the state to start from; raises TypeError if it is not one of ``init``."""
     if state is None:
         return init(x, y)
     check_like("state", state, "what init(x, y) gives", jax.eval_shape(init, x, y))

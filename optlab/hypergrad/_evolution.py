@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._batches import nth_batch
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree
 from optlab.hypergrad._errors import ratio, verdict
@@ -21,7 +22,6 @@ from optlab.hypergrad._estimator import (
 from optlab.hypergrad._inner_loop import (
     InnerOptimizer,
     inner_step,
-    own_batch,
     transformation_at,
 )
 
@@ -41,7 +41,7 @@ def _run(optimizer, inner, x, carry, inner_batch, steps, fresh_batches):
     """The carry after some inner steps, which nobody differentiates."""
 
     def step(carry, t):
-        batch = own_batch(inner_batch, t, fresh_batches)
+        batch = nth_batch(inner_batch, t, fresh_batches)
         return inner_step(optimizer, inner, x, carry, batch), None
 
     return jax.lax.scan(step, carry, jnp.arange(steps))[0]
@@ -161,7 +161,7 @@ def evolution(
         values = jax.vmap(jax.vmap(lambda x: outer(x, end(x), outer_batch)))(_moved(x, noise))
         h, deviation = _mean(noise, values, sigma)
         last = end(x)
-        gradient = jax.grad(inner, argnums=1)(x, last, own_batch(inner_batch, -1, fresh_batches))
+        gradient = jax.grad(inner, argnums=1)(x, last, nth_batch(inner_batch, -1, fresh_batches))
         return h, _info(deviation, tolerance, optax.tree.norm(gradient), last)
 
     return Estimator(stateless, estimate)
@@ -248,7 +248,7 @@ def persistent_evolution(
         )
         h, deviation = _mean(total, values, sigma)
         mean = jax.tree.map(lambda a: jnp.mean(a, axis=(0, 1)), ys)
-        gradient = jax.grad(inner, argnums=1)(x, mean, own_batch(inner_batch, -1, fresh_batches))
+        gradient = jax.grad(inner, argnums=1)(x, mean, nth_batch(inner_batch, -1, fresh_batches))
         state = PersistentState(ys, optimizers, total, state.step + steps)
         return h, _info(deviation, tolerance, optax.tree.norm(gradient), mean, state)
 

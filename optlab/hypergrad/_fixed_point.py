@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optlab._checks import check_count, check_range
+from optlab._checks import check_count, check_like, check_range
 from optlab.base import PyTree
 from optlab.hypergrad._errors import adjoint_error, verdict
-from optlab.hypergrad._estimator import Estimator, HypergradientInfo, as_arrays, check_like, resume
+from optlab.hypergrad._estimator import Estimator, HypergradientInfo, as_arrays, resume
 
 __all__ = ["fixed_point"]
 
@@ -48,7 +48,8 @@ def fixed_point(
         with :math:`T_y^\top`.
 
     Raises:
-        ValueError: if a number is out of range, or ``contraction`` does not return a tree like y.
+        ValueError: if a number is out of range.
+        TypeError: if ``contraction`` does not return a tree like y.
 
     >>> inner, outer = lambda x, y, b: (y - 3 * x) ** 2, lambda x, y, b: y**2
     >>> estimator = fixed_point(lambda x, y, b: 0.5 * y + 1.5 * x)

@@ -42,7 +42,7 @@ def _solver(method, max_steps, rtol, damping, preconditioner, tolerance) -> Esti
             method=method,
             x0=None if state is None else state.v,
             max_steps=max_steps,
-            rtol=_attainable(at.outer_y) if rtol is None else rtol,
+            rtol=rtol,
             damping=damping,
             preconditioner=None if preconditioner is None else preconditioner(x, y, inner_batch),
         )
@@ -53,11 +53,6 @@ def _solver(method, max_steps, rtol, damping, preconditioner, tolerance) -> Esti
         return Adjoint(v, products, SolutionState(v), residual=residual)
 
     return estimator_from_adjoint(adjoint, tolerance=tolerance, init=_init)
-
-
-def _attainable(b: PyTree) -> float:
-    """The relative residual at which CG has nothing more to give in the dtype of b."""
-    return {8: 1e-10, 4: 1e-7}.get(jnp.result_type(*jax.tree.leaves(b)).itemsize, 1e-3)
 
 
 def cg(
@@ -81,8 +76,8 @@ def cg(
 
     Args:
         max_steps: bound of the steps of a solve; None is ten times the size of y, at most 1,000.
-        rtol: relative residual at which a solve stops; None is 1e-10 in float64 and 1e-7 in
-            float32: there the components of small eigenvalues are the last to settle.
+        rtol: relative residual at which a solve stops; None is the default of
+            :func:`optlab.linalg.solve`, 1e-7 in float32.
         damping: :math:`\delta \ge 0`. The check is made without it.
         preconditioner: ``(x, y, inner_batch) -> (r -> approximately the inverse Hessian times r)``.
         tolerance: relative error above which ``failed`` is set. The check costs nothing, or two

@@ -9,7 +9,7 @@ import optax
 
 from optlab.base import PyTree
 
-__all__ = ["InnerOptimizer", "inner_step", "own_batch", "transformation_at"]
+__all__ = ["InnerOptimizer", "inner_step", "transformation_at"]
 
 # A transformation, or a function of x that makes one: then x may hold its learning rate.
 InnerOptimizer = optax.GradientTransformation | Callable[[PyTree], optax.GradientTransformation]
@@ -19,13 +19,6 @@ def transformation_at(optimizer: InnerOptimizer, x: PyTree) -> Any:
     """Gives the transformation of an inner optimizer at x; it takes extra arguments."""
     made = optimizer if isinstance(optimizer, optax.GradientTransformation) else optimizer(x)
     return optax.with_extra_args_support(made)
-
-
-def own_batch(inner_batch: PyTree, step: Any, fresh_batches: bool) -> PyTree:
-    """Gives the batch of one step: all of it, or one of a leading axis of batches."""
-    if not fresh_batches:
-        return inner_batch
-    return jax.tree.map(lambda leaf: leaf[step], inner_batch)
 
 
 def inner_step(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._batches import nth_batch
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree
 from optlab.hypergrad._errors import adjoint_error, verdict
@@ -20,7 +21,6 @@ from optlab.hypergrad._estimator import (
 from optlab.hypergrad._inner_loop import (
     InnerOptimizer,
     inner_step,
-    own_batch,
     transformation_at,
 )
 
@@ -106,7 +106,7 @@ def penalty(
 
         def run(objective, carry):
             def step(carry, t):
-                batch = own_batch(inner_batch, t, fresh_batches)
+                batch = nth_batch(inner_batch, t, fresh_batches)
                 return inner_step(optimizer, objective, x, carry, batch), None
 
             return jax.lax.scan(step, carry, jnp.arange(steps))[0]
@@ -115,7 +115,7 @@ def penalty(
         start = z if cold else state.penalized
         penalized, penalized_state = run(tilted, (start, state.penalized_optimizer))
 
-        batch = own_batch(inner_batch, -1, fresh_batches)
+        batch = nth_batch(inner_batch, -1, fresh_batches)
         at = differentiate(outer, inner, x, z, outer_batch, batch)
         difference = optax.tree.sub(
             jax.grad(inner)(x, penalized, batch), jax.grad(inner)(x, z, batch)

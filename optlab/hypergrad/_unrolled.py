@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from optlab._batches import nth_batch
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree
 from optlab.hypergrad._errors import (
@@ -29,7 +30,6 @@ from optlab.hypergrad._estimator import (
 from optlab.hypergrad._inner_loop import (
     InnerOptimizer,
     inner_step,
-    own_batch,
     transformation_at,
 )
 
@@ -130,7 +130,7 @@ def unrolled(
 
         def run(x, carry, first, last, segment=None):
             def step(carry, t):
-                batch = own_batch(inner_batch, t, fresh_batches)
+                batch = nth_batch(inner_batch, t, fresh_batches)
                 return inner_step(optimizer, inner, x, carry, batch, mode if guard else None), None
 
             return _scan(step, carry, jnp.arange(first, last), segment)
@@ -143,7 +143,7 @@ def unrolled(
         def unroll(x, start):
             return run(x, (start, opt_state), steps - kept, steps, segment)
 
-        at_end = own_batch(inner_batch, -1, fresh_batches)
+        at_end = nth_batch(inner_batch, -1, fresh_batches)
         problem = (outer, inner, x, outer_batch, at_end)
         differentiated = _reverse if mode == "reverse" else _forward
         h, info = differentiated(unroll, start, problem, tolerance)

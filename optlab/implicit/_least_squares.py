@@ -28,7 +28,8 @@ def least_squares(
     Levenberg-Marquardt steps, :math:`(J^\top J + \mu I)\, \delta = -J^\top r`, with :math:`\mu`
     falling tenfold after a step that gains and growing fourfold after one that does not. Dense and
     small: a layer that imposes hard constraints is one such solve an expert, under ``vmap``, and on
-    a mesh each device solves its own experts.
+    a mesh each device solves its own experts. Where the mesh axis is explicit, the layer goes under
+    :func:`jax.sharding.auto_axes`: jax's vmap cannot map a loop along such an axis.
 
     Args:
         residuals: r, ``residuals(x, *args)``, a pytree of any shape.

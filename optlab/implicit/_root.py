@@ -12,7 +12,7 @@ import optax
 from jax.experimental import checkify
 
 from optlab import linalg
-from optlab._checks import check_range
+from optlab._checks import check_like, check_range
 from optlab.base import PyTree
 from optlab.implicit.conditions import fixed_point
 
@@ -158,9 +158,15 @@ def root_jvp(
     Returns:
         The tangent, like x.
 
+    Raises:
+        TypeError: if ``tangents`` has not the structure of ``args``.
+
     >>> float(root_jvp(lambda x, t: x * x - t, jnp.array(2.0), (4.0,), (1.0,)))
     0.25
     """
+    want, got = jax.tree.structure(args), jax.tree.structure(tangents)
+    if got != want:
+        raise TypeError(f"tangents must have the structure of args, {want}, got {got}.")
     solve, _ = _linear_solver(F, symmetric, linear_solver, on_fail)
     x = jax.tree.map(jnp.asarray, x)
     return _tangent(lambda x, args: F(x, *args), solve, x, args, tangents)
@@ -188,6 +194,9 @@ def root_vjp(
     Returns:
         A cotangent for each of ``args``; float0 for those that are not floating-point.
 
+    Raises:
+        TypeError: if ``cotangent`` is not like x.
+
     >>> float(root_vjp(lambda x, t: x * x - t, jnp.array(2.0), (4.0,), 1.0)[0])
     0.25
     """
@@ -195,7 +204,9 @@ def root_vjp(
     x = jax.tree.map(jnp.asarray, x)
     _, linear = jax.linearize(lambda x: F(x, *args), x)
     transposed = jax.linear_transpose(linear, x)
-    cotangent = jax.tree.map(lambda c, x: jnp.asarray(c, x.dtype), cotangent, x)
+    if jax.tree.structure(cotangent) == jax.tree.structure(x):
+        cotangent = jax.tree.map(lambda c, x: jnp.asarray(c, x.dtype), cotangent, x)
+    check_like("cotangent", cotangent, "x", x)
     u = solve(lambda v: transposed(v)[0], cotangent)
     _, pullback = jax.vjp(lambda *args: F(x, *args), *args)
     return pullback(optax.tree.scale(-1, u))
@@ -217,7 +228,11 @@ def _attach_jvp(residual, solve, guarded, on_fail, tol, primals, tangents):
         return x, x_dot
     is_solved = _is_solved(residual, guarded, tol, *_stop((x, arrays)))
     if on_fail == "error":
-        checkify.check(is_solved, "The inner problem is not solved: its Newton step is too large.")
+        checkify.check(
+            is_solved,
+            "The inner problem is not solved, or the Jacobian of F is singular: Newton's step is"
+            " too large.",
+        )
         return x, x_dot
     # A product, which is linear in the tangent, so that the reverse pass keeps the NaN.
     flag = jnp.where(is_solved, 1.0, jnp.nan)
@@ -262,15 +277,11 @@ def _linear_solver(F, symmetric, linear_solver, on_fail):
             return "cg"
         return "lu" if sum(leaf.size for leaf in jax.tree.leaves(b)) <= SMALL else "gmres"
 
-    def tight(b):
-        """In float32 a residual of 1e-6 is an error of 2e-5 where the condition is 5e4."""
-        return 1e-10 if optax.tree.dtype(b, "highest") == jnp.float64 else 1e-7
-
     def call(matvec, b, **options):
         if callable(linear_solver):
             answer = linear_solver(matvec, b)
         else:
-            answer = linalg.solve(matvec, b, method=method_for(b), **{"rtol": tight(b), **options})
+            answer = linalg.solve(matvec, b, method=method_for(b), **options)
         if isinstance(answer, tuple) and isinstance(answer[-1], linalg.LinearInfo):
             return answer[0], answer[1].converged
         return answer, jnp.array(True)
@@ -297,11 +308,20 @@ def _is_array(leaf) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
 
 
+def _as_jax(leaf):
+    """A jax array, also where vmap hands a numpy array on as it is.
+
+    In a function with a derivative of its own, jit (jax 0.10) then trips over it; the copy, which
+    compilation removes, is an operation of jax.
+    """
+    return jnp.array(leaf, copy=isinstance(leaf, jax.core.Tracer))
+
+
 def _bind(F, x, args, kwargs):
     """F as a function of x and of the arrays among its arguments and closed-over tracers."""
     leaves, treedef = jax.tree.flatten((args, kwargs))
     mask = [_is_array(leaf) for leaf in leaves]
-    arrays = [leaf for leaf, kept in zip(leaves, mask, strict=True) if kept]
+    arrays = [_as_jax(leaf) for leaf, kept in zip(leaves, mask, strict=True) if kept]
     static = [None if kept else leaf for leaf, kept in zip(leaves, mask, strict=True)]
 
     def residual(x, arrays):
@@ -311,7 +331,8 @@ def _bind(F, x, args, kwargs):
         return F(x, *args, **kwargs)
 
     _check_arguments(F, x, args, kwargs)
-    _check_square(jax.eval_shape(residual, x, arrays), x)
+    hint = ": F must be square; a solver that returns (x, aux) needs has_aux=True"
+    check_like("the value of F", jax.eval_shape(residual, x, arrays), "x", x, hint=hint)
     converted, closed_over = jax.closure_convert(residual, x, arrays)
     return (lambda x, every: converted(x, every[0], *every[1])), (arrays, closed_over)
 
@@ -335,23 +356,6 @@ def _check_solution(F, x, args, kwargs):
     traced = any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((x, args, kwargs)))
     if check is not None and not traced:
         check(x, *args, **kwargs)
-
-
-def _check_square(value, x):
-    want = jax.eval_shape(lambda: x)
-    if jax.tree.structure(value) != jax.tree.structure(want):
-        raise TypeError(
-            f"F must return a tree like x, {jax.tree.structure(want)}, got"
-            f" {jax.tree.structure(value)}; a solver that returns (x, aux) needs has_aux=True."
-        )
-    for (path, got), leaf in zip(
-        jax.tree_util.tree_leaves_with_path(value), jax.tree.leaves(want), strict=True
-    ):
-        if (got.shape, got.dtype) != (leaf.shape, leaf.dtype):
-            raise TypeError(
-                f"F must be square: at x{jax.tree_util.keystr(path)} it is"
-                f" {got.dtype}{list(got.shape)}, and x is {leaf.dtype}{list(leaf.shape)}."
-            )
 
 
 def _stop(tree):

@@ -1,14 +1,27 @@
-"""Euclidean projections on convex sets that :mod:`optax.projections` lacks."""
+"""Projections that :mod:`optax.projections` lacks, Euclidean unless their names say KL."""
 
 import jax
 import jax.numpy as jnp
+import optax
 
+from optlab._checks import check_count
+from optlab.implicit._kl_projections import kl_birkhoff, kl_transport
 from optlab.implicit._quadratic_program import quadratic_program
 from optlab.implicit._root import custom_root
 from optlab.implicit.conditions import stationarity
 from optlab.linalg import safe_norm
 
-__all__ = ["affine_set", "birkhoff", "box_section", "polyhedron", "second_order_cone", "transport"]
+__all__ = [
+    "affine_set",
+    "birkhoff",
+    "box_section",
+    "kl_birkhoff",
+    "kl_transport",
+    "polyhedron",
+    "second_order_cone",
+    "sparse_simplex",
+    "transport",
+]
 
 
 def affine_set(v: jax.Array, A: jax.Array, b: jax.Array) -> jax.Array:
@@ -109,6 +122,36 @@ def second_order_cone(v: jax.Array) -> jax.Array:
     half = 0.5 * (norm + t)
     edge = jnp.append(x * (half / jnp.where(norm > 0, norm, 1)), half)
     return jnp.where(norm <= t, v, jnp.where(norm <= -t, 0, edge))
+
+
+def sparse_simplex(v: jax.Array, max_nonzeros: int, scale: float = 1.0) -> jax.Array:
+    r"""On :math:`\{x \ge 0 : \mathbf 1^\top x = s, \; \|x\|_0 \le k\}`, which is not convex.
+
+    The projection on the simplex of the k largest entries; of equal ones the first are taken.
+
+    Args:
+        v: shape ``[n]``.
+        max_nonzeros: k, at most n.
+        scale: s.
+
+    Returns:
+        Shape ``[n]``.
+
+    Raises:
+        ValueError: if ``max_nonzeros`` is out of range.
+
+    >>> sparse_simplex(jnp.array([0.5, 0.25, 0.0]), 2).round(4).tolist()
+    [0.625, 0.375, 0.0]
+
+    References:
+        A. Kyrillidis, S. Becker, V. Cevher, C. Koch, "Sparse Projections onto the Simplex", ICML
+        2013, arXiv:1206.1529
+    """
+    check_count("max_nonzeros", max_nonzeros, 1)
+    if max_nonzeros > v.shape[0]:
+        raise ValueError(f"max_nonzeros must be at most {v.shape[0]}, got {max_nonzeros}.")
+    largest, places = jax.lax.top_k(v, max_nonzeros)
+    return jnp.zeros_like(v).at[places].set(optax.projections.projection_simplex(largest, scale))
 
 
 def transport(v: jax.Array, a: jax.Array, b: jax.Array, *, max_steps: int = 100) -> jax.Array:

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from optlab import hypergrad
-from tests import hypergradient_problems as problems
+from optlab.problems import HYPERGRADIENT_PROBLEMS, hypergradient_problem
 
 WRONG = 1e-2  # a hypergradient that is further off must be flagged
 
@@ -23,11 +23,11 @@ def estimate(estimator, problem, key=0):
     return problem.error(h), info
 
 
-@pytest.mark.parametrize("name", problems.NAMES)
+@pytest.mark.parametrize("name", HYPERGRADIENT_PROBLEMS)
 @pytest.mark.parametrize(("dtype", "largest"), [("float64", 1e-8), ("float32", 1e-5)])
 def test_default_estimator_is_right(name, dtype, largest):
     with jax.enable_x64(dtype == "float64"):
-        error, info = estimate(hypergrad.cg(), problems.load(name, dtype))
+        error, info = estimate(hypergrad.cg(), hypergradient_problem(name, dtype))
         assert error < largest
         assert not info.failed
         assert float(info.residual) < 1e-5
@@ -65,7 +65,7 @@ def estimators(problem):
 
 
 def assert_honest(name, dtype, keep=lambda label: True):
-    problem = problems.load(name, dtype)
+    problem = hypergradient_problem(name, dtype)
     chosen = {label: e for label, e in estimators(problem).items() if keep(label)}
     if problem.y.size < 100 and keep("forward"):
         forward = hypergrad.unrolled(optax.sgd(1 / problem.smoothness), 300, mode="forward")
@@ -90,14 +90,14 @@ def test_flags_tell_the_truth():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", problems.NAMES)
+@pytest.mark.parametrize("name", HYPERGRADIENT_PROBLEMS)
 def test_all_flags_tell_the_truth(name, dtype):
     with jax.enable_x64(dtype == "float64"):
         assert_honest(name, dtype)
 
 
 def test_without_a_check_nothing_is_vouched_for():
-    problem = problems.load("ridge_bc")
+    problem = hypergradient_problem("ridge_bc")
     error, info = estimate(hypergrad.cg(tolerance=None), problem)
     assert error < 1e-5
     assert info.failed

@@ -139,3 +139,65 @@ def test_an_unsolved_inner_problem_is_seen():
     assert elsewhere.stationarity > 0.1
     _, early = estimate(hypergrad.unrolled(optax.sgd(0.1), 3), 0.5, solved + 1)
     assert early.failed
+
+
+SMOOTH = {
+    "adabelief": optax.adabelief(0.1),
+    "adadelta": optax.adadelta(1.0),
+    "adagrad": optax.adagrad(0.1),
+    "adamw": optax.adamw(0.1),
+    "nadam": optax.nadam(0.1),
+    "polyak": optax.polyak_sgd(),
+    "rmsprop": optax.rmsprop(0.1),
+    "yogi": optax.yogi(0.1),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_any_optimizer_can_be_differentiated(name):
+    """TorchOpt 81: more differentiable optimizers were asked for; all of optax's are."""
+    y = ridge().inner_solution(0.5) + jnp.linspace(0.5, 1.0, 3)
+    estimator = hypergrad.unrolled(SMOOTH[name], 4, tolerance=None)
+
+    @jax.jit
+    def both(x):
+        problem = ridge()
+        h, info = estimator.estimate(
+            *problem.problem, x, y, problem.outer_batch, problem.inner_batch
+        )
+        return h, problem.problem.outer(x, info.y, problem.outer_batch)
+
+    h, _ = both(x := jnp.array(0.5))
+    difference = (both(x + 1e-2)[1] - both(x - 1e-2)[1]) / 2e-2
+    np.testing.assert_allclose(h, difference, rtol=1e-2, atol=1e-4)  # the rounding of the values
+
+
+def test_hyperparameters_in_the_optimizers_state():
+    """optax 1, 1532: with inject_hyperparams a learning rate is part of the inner state."""
+    y = ridge().inner_solution(0.5) + 1
+    plain = hypergrad.unrolled(optax.adam(0.1), 5)
+    injected = hypergrad.unrolled(optax.inject_hyperparams(optax.adam)(learning_rate=0.1), 5)
+    h, info = estimate(plain, 0.5, y)
+    same, other = estimate(injected, 0.5, y)
+    np.testing.assert_allclose(same, h, rtol=1e-4)  # the rate is an array: other roundings
+    np.testing.assert_allclose(other.y, info.y, rtol=1e-4)
+
+
+def test_no_tracer_leaks():
+    """TorchOpt PR 113, higher 6, 25, 37 and 75: memory of the loop lived on."""
+    with jax.checking_leaks():
+        for estimator in (hypergrad.cg(), hypergrad.unrolled(optax.adam(0.1), 2)):
+            problem = ridge()
+            args = (problem.outer_batch, problem.inner_batch)
+            run = jax.jit(lambda x, y, e=estimator: e.estimate(*problem.problem, x, y, *args)[0])  # noqa: B023
+            assert jnp.isfinite(run(0.5, jnp.ones(3)))
+
+
+def test_estimators_change_nothing_and_steps_are_free():
+    """Betty 13 and 14: weights that were not put back, and outer steps without inner ones."""
+    y = ridge().inner_solution(0.5)
+    estimator = hypergrad.finite_difference(0.01)
+    h, info = estimate(estimator, 0.5, y)
+    np.testing.assert_array_equal(info.y, y)
+    again, _ = estimate(estimator, 0.5, y)  # the outer level moves, the inner one waits
+    np.testing.assert_array_equal(again, h)

@@ -19,6 +19,7 @@ def _central(function, t):
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_modes_equal_finite_differences(name):
+    """Also jaxopt 338 and 419, jax 13089: the transpose of a projection's derivative raised."""
     with jax.enable_x64(True):
         case = CASES[name]()
         t = jnp.asarray(case.theta)

@@ -75,13 +75,13 @@ def _fit(x, theta):
     return x[0] * jnp.exp(-x[1] * s) - theta, 0.01 * x
 
 
-def test_experts_are_solved_where_they_live():
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda a: a.name)
+def test_experts_are_solved_where_they_live(axis_type):
     solve = implicit.least_squares(_fit, tol=1e-4)
     rng = np.random.default_rng(0)
     amplitude, rate = rng.uniform(1, 2, (8, 1)), rng.uniform(0.5, 1, (8, 1))
     theta = jnp.asarray(amplitude * np.exp(-rate * np.array([0, 0.5, 1])), jnp.float32)
 
-    @jax.jit
     def layer(theta):
         def expert(theta):
             x = solve(jnp.ones(2), theta)
@@ -89,12 +89,14 @@ def test_experts_are_solved_where_they_live():
 
         return jax.vmap(jax.grad(expert, has_aux=True))(theta)
 
-    slopes, x = layer(theta)
+    slopes, x = jax.jit(layer)(theta)
     np.testing.assert_allclose(x, np.hstack([amplitude, rate]), atol=0.02)
-    mesh = multi_device.mesh(AxisType.Auto)
+    mesh = multi_device.mesh(axis_type)
+    if axis_type == AxisType.Explicit:
+        layer = jax.sharding.auto_axes(layer, axes=("x",), out_sharding=PartitionSpec("x"))
     with jax.set_mesh(mesh):
         sharded = jax.device_put(theta, NamedSharding(mesh, PartitionSpec("x", None)))
-        compiled = layer.lower(sharded).compile()
+        compiled = jax.jit(layer).lower(sharded).compile()
         there, x_there = jax.block_until_ready(compiled(sharded))
     np.testing.assert_allclose(there, slopes, rtol=1e-3, atol=1e-4)
     assert x_there.sharding.spec[0] == "x"

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from optlab.implicit import projections, prox
@@ -76,6 +77,48 @@ def test_projection(name):
         np.testing.assert_allclose(project(p), p, atol=1e-7)
         assert np.abs(p - v).max() > 0.1
         _slopes_agree(project, np.asarray(v))
+
+
+def test_kl_projection():
+    """The sums hold, and X = diag(u) exp(V) diag(w): its logarithm minus V has no mixed part."""
+    with jax.enable_x64(True):
+        v = jnp.asarray(3 * M).at[1, 2].set(-jnp.inf)
+        a = jnp.asarray([0.75, 1.5, 0.0, 0.75])  # a row of nothing is allowed
+        plan = jax.jit(lambda v: projections.kl_transport(v, a, COLS))
+        x = np.asarray(plan(v))
+        np.testing.assert_allclose(x.sum(1), a, atol=1e-12)
+        np.testing.assert_allclose(x.sum(0), COLS, atol=1e-12)
+        assert x[1, 2] == 0
+        rest = np.log(x[[0, 3]]) - np.asarray(v)[[0, 3]]
+        np.testing.assert_allclose(np.ptp(rest[0] - rest[1]), 0, atol=1e-10)
+        _slopes_agree(plan, 3 * M)
+        square = jax.jit(projections.kl_birkhoff)(M[:3])
+        np.testing.assert_allclose(square.sum(0), 1, atol=1e-12)
+        np.testing.assert_allclose(square.sum(1), 1, atol=1e-12)
+
+
+def test_kl_projection_at_a_small_temperature():
+    """Entropic transport of 48 points at 1/500 of the unit square, in float32."""
+    p, q = RNG.random((2, 48, 2))
+    cost = ((p[:, None] - q[None]) ** 2).sum(-1)
+    a = jnp.full(48, 1 / 48)
+    x = jax.jit(projections.kl_transport)(jnp.asarray(-500 * cost, jnp.float32), a, a)
+    np.testing.assert_allclose(48 * x.sum(0), 1, atol=3e-3)
+    np.testing.assert_allclose(48 * x.sum(1), 1, atol=1e-5)
+    unequal = jax.jit(projections.kl_transport)(jnp.zeros((48, 48)), a, 2 * a)
+    assert jnp.isnan(unequal).all(), "sums that differ cannot be met"
+
+
+def test_sparse_simplex():
+    v = jnp.asarray(V, jnp.float32)
+    x = projections.sparse_simplex(v, 2, scale=3.0)
+    assert jnp.sum(x > 0) <= 2
+    np.testing.assert_allclose(jnp.sum(x), 3.0, rtol=1e-6)
+    np.testing.assert_allclose(
+        projections.sparse_simplex(v, 5), optax.projections.projection_simplex(v), rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="max_nonzeros must be at most 5"):
+        projections.sparse_simplex(v, 6)
 
 
 # A proximal operator, its argument, and g.

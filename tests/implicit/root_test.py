@@ -9,7 +9,7 @@ from jax.experimental import checkify
 
 from optlab import implicit
 from optlab.implicit import conditions
-from tests import hypergradient_problems
+from optlab.problems import HYPERGRADIENT_PROBLEMS, hypergradient_problem
 
 A = np.random.default_rng(0).normal(size=(12, 4))
 TARGETS = np.random.default_rng(1).normal(size=12)
@@ -31,7 +31,7 @@ solve_ridge = implicit.custom_root(conditions.stationarity(_ridge))(lambda init,
 
 def _error(name, dtype):
     """Of the default, with the exact solution given."""
-    problem = hypergradient_problems.load(name, dtype)
+    problem = hypergradient_problem(name, dtype)
 
     def inner(y, x, batch):
         return problem.inner(x, y, batch)
@@ -44,7 +44,7 @@ def _error(name, dtype):
     return problem.error(jax.jit(jax.grad(outer))(problem.x))
 
 
-@pytest.mark.parametrize("name", hypergradient_problems.NAMES)
+@pytest.mark.parametrize("name", HYPERGRADIENT_PROBLEMS)
 def test_the_default_is_accurate_on_the_stored_problems(name):
     """On ``ridge_bc_ill`` the default of jaxopt and TorchOpt is 99 % off."""
     with jax.enable_x64(True):
@@ -147,6 +147,20 @@ def _closed_numpy(t):
     return np.linalg.solve(A.T @ A / 12 + np.exp(t) * np.eye(4), A.T @ TARGETS / 12)
 
 
+def test_numpy_arrays_under_vmap_and_jit():
+    """vmap hands them on as they are, and jit trips over that in functions with a derivative."""
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    solve = implicit.argmin(
+        lambda x, t, d: jnp.sum((x - t * d) ** 2), lambda fun, init, t, d: t * d
+    )
+
+    @jax.jit
+    def total(t):
+        return jnp.sum(jax.vmap(solve, (None, None, 0))(jnp.zeros(2), t, rows))
+
+    np.testing.assert_allclose(jax.grad(total)(2.0), rows.sum(), rtol=1e-6)
+
+
 def test_aux():
     def with_aux(x, t):
         return _ridge(x, t), jnp.sum(x)
@@ -178,6 +192,25 @@ def test_the_derivative_in_the_start_is_a_choice():
     assert slopes(lambda ct: 3.0 * ct) == [3, 6]
     with pytest.raises(TypeError, match="does not depend on init"):
         slopes("error")
+
+
+def test_a_projected_solver_that_stops_early_is_reported():
+    """jaxopt issue 582: ProjectedGradient ignored its tolerance, and nobody was told."""
+    project = optax.projections.projection_non_negative
+
+    def fun(x, t):
+        return 0.5 * jnp.sum(jnp.array([1.0, 0.1]) * (x - t) ** 2)
+
+    def slope(steps):
+        def solver(init, t):
+            step = lambda _, x: project(x - jax.grad(fun)(x, t))  # noqa: E731
+            return jax.lax.fori_loop(0, steps, step, init)
+
+        solve = implicit.custom_root(conditions.projected_gradient(fun, project))(solver)
+        return jax.jit(jax.jacrev(lambda t: solve(jnp.zeros(2), t * jnp.ones(2))))(1.0)
+
+    assert jnp.isnan(slope(20)).all()
+    np.testing.assert_allclose(slope(200), 1.0, rtol=1e-5)
 
 
 def _off(factor, **options):
@@ -219,6 +252,21 @@ def test_a_linear_solve_that_fails_is_reported_in_both_modes():
     np.testing.assert_allclose(jax.jacrev(lambda t: solve(None, t))(1.0), 1.0, rtol=1e-6)
 
 
+def test_a_singular_jacobian_is_reported():
+    """Two equations that are one; GMRES still solves the consistent system of the forward mode."""
+
+    def F(x, t):
+        return jnp.ones(2) * (jnp.sum(x) - t)
+
+    for method, mode in (("lu", jax.jacfwd), ("lu", jax.jacrev), ("gmres", jax.jacrev)):
+        solve = implicit.custom_root(F, linear_solver=method)(lambda init, t: 0.5 * t * jnp.ones(2))
+        assert jnp.isnan(mode(lambda t, solve=solve: solve(None, t)[0] ** 2)(1.0))
+    near = jnp.array([0.5, 0.5001])
+    solve = implicit.custom_root(F, on_fail="error")(lambda init, t: t * near)
+    error, _ = checkify.checkify(jax.jit(jax.jacfwd(lambda t: solve(None, t))))(1.0)
+    assert "the Jacobian of F is singular" in error.get()
+
+
 def test_root_jvp_is_the_transpose_of_root_vjp():
     with jax.enable_x64(True):
         F = conditions.stationarity(_ridge)
@@ -238,13 +286,21 @@ def test_adam_at_a_zero_gradient_gives_no_nan():
 
 
 def test_bad_input_in_one_sentence():
-    root = implicit.custom_root
+    root, t0 = implicit.custom_root, jnp.array(1.0)
     with pytest.raises(ValueError, match="on_fail must be"):
         root(lambda x: x, on_fail="raise")
     with pytest.raises(ValueError, match="init_cotangent must be"):
         root(lambda x: x, init_cotangent="one")
     with pytest.raises(TypeError, match="F must be square"):
         root(lambda x, t: x[:1])(lambda init, t: init)(jnp.ones(2), 1.0)
+    with pytest.raises(TypeError, match="the value of F must have the structure of x"):
+        root(lambda x, t: {"a": x["a"]})(lambda init, t: init)({"a": 1.0, "b": t0}, 1.0)
+    with pytest.raises(TypeError, match="cotangent must have the structure of x"):
+        implicit.root_vjp(lambda x, t: x - t, t0, (1.0,), (1.0,))
+    with pytest.raises(TypeError, match="cotangent must be like x, but at its root"):
+        implicit.root_vjp(lambda x, t: x - t, t0, (1.0,), jnp.ones(2))
+    with pytest.raises(TypeError, match="tangents must have the structure of args"):
+        implicit.root_jvp(lambda x, t: x - t, t0, (1.0,), 1.0)
     # jaxopt issue 232: the confusion of has_aux.
     with pytest.raises(TypeError, match="needs has_aux=True"):
         root(lambda x, t: x[0])(lambda init, t: (init, 0.0))(jnp.ones(2), 1.0)
