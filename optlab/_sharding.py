@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 
-__all__ = ["gathered", "placed_like", "whole"]
+__all__ = ["gathered", "placed_like", "rows_like", "whole"]
 
 
 def _is_split(x: jax.Array) -> bool:
@@ -21,6 +21,12 @@ def placed_like(x: jax.Array, other: jax.Array) -> jax.Array:
     """Gives ``x`` the dtype of ``other``, and its sharding over explicit mesh axes."""
     x = x.astype(other.dtype)
     return jax.sharding.reshard(x, jax.typeof(other).sharding.spec) if _is_split(other) else x
+
+
+def rows_like(x: jax.Array, other: jax.Array) -> jax.Array:
+    """Splits the first axis of ``x`` over explicit mesh axes as that of ``other`` is."""
+    axis = jax.typeof(other).sharding.spec[0] if _is_split(other) else None
+    return x if axis is None else jax.sharding.reshard(x, jax.P(axis, *[None] * (x.ndim - 1)))
 
 
 def gathered(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:

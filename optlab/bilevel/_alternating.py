@@ -7,16 +7,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._batches import nth_batch
 from optlab._checks import check_count
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
     Project,
     advance,
+    check_leading,
     check_objectives,
-    fresh,
     identity,
-    nth_batch,
     report,
+    start,
 )
 from optlab.bilevel._directions import Direction, plain
 from optlab.hypergrad import Estimator
@@ -46,6 +47,7 @@ def alternating(
     estimator: Estimator,
     inner_steps: int = 1,
     fresh_batches: bool = False,
+    simultaneous: bool = False,
     outer_direction: Direction | None = None,
     inner_direction: Direction | None = None,
     project_outer: Project = identity,
@@ -75,6 +77,8 @@ def alternating(
         inner_steps: T, zero or more.
         fresh_batches: whether each inner step has a batch of its own: the leaves of ``inner_batch``
             then have a leading axis of T, at least 1.
+        simultaneous: whether h is taken at the y from before the inner steps, as if both levels
+            moved at once; an estimator's own moves of y then do not count.
         outer_direction: of the hypergradients; any but None needs an estimator without a state.
         inner_direction: of the inner gradients; None is plain.
         project_outer: onto the set in which x is kept.
@@ -86,7 +90,8 @@ def alternating(
 
     Raises:
         ValueError: if ``inner_steps`` is negative, a loss is no scalar, a batch's leaves differ in
-            their leading size, or a direction is given with an estimator that has a state.
+            their leading size or are not one an inner step, a projection is not finite at the
+            start, or a direction is given with an estimator that has a state.
 
     >>> from optlab import hypergrad
     >>> f, g = lambda x, y, b: (y - 1) ** 2, lambda x, y, b: (y - 2 * x) ** 2
@@ -112,7 +117,7 @@ def alternating(
         return jax.grad(inner, argnums=1)(*point, batch)
 
     def init(key, x, y):
-        x, y = fresh(x), fresh(y)
+        x, y = start(x, y, project_outer, project_inner)
         memory = estimator.init(x, y)
         if transported and jax.tree.leaves(memory):
             raise ValueError("outer_direction needs an estimator without a state.")
@@ -141,7 +146,9 @@ def alternating(
     ):
         del extra
         x = state.x
-        last = nth_batch(inner_batch, -1) if fresh_batches else inner_batch
+        if fresh_batches:
+            check_leading("inner_batch", inner_batch, max(inner_steps, 1), "one an inner step")
+        last = nth_batch(inner_batch, -1, fresh_batches)
         check_objectives(outer, inner, x, state.y, outer_batch, last)
         carried, used = jax.random.split(jax.random.wrap_key_data(state.key))
 
@@ -150,7 +157,7 @@ def alternating(
             gradient, memory = inner_direction.estimate(
                 inner_oracle,
                 (x, y),
-                nth_batch(inner_batch, t) if fresh_batches else inner_batch,
+                nth_batch(inner_batch, t, fresh_batches),
                 memory,
                 index=inner_index,
                 full=inner_full,
@@ -165,6 +172,7 @@ def alternating(
         )
 
         at = last if estimate_batch is None else estimate_batch
+        point = (x, state.y if simultaneous else y)
 
         def oracle(point, batch):
             return estimator.estimate(
@@ -174,7 +182,7 @@ def alternating(
         if transported:
             hypergradient, outer_memory = outer_direction.estimate(
                 lambda point, batch: oracle(point, batch)[0],
-                (x, y),
+                point,
                 outer_batch,
                 state.outer_direction,
                 index=outer_index,
@@ -182,8 +190,9 @@ def alternating(
             )
             memory, residual = state.estimator, jnp.zeros(norm.shape, norm.dtype)
         else:
-            hypergradient, info = oracle((x, y), outer_batch)
-            y, outer_memory, memory = info.y, state.outer_direction, info.state
+            hypergradient, info = oracle(point, outer_batch)
+            outer_memory, memory = state.outer_direction, info.state
+            y = y if simultaneous else info.y
             residual = info.residual
         x, outer_state = advance(
             outer_optimizer, hypergradient, state.outer_optimizer, x, project_outer

@@ -6,16 +6,17 @@ from typing import NamedTuple
 import jax
 import optax
 
+from optlab._batches import nth_batch
 from optlab._checks import check_count
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
     Project,
     advance,
+    check_leading,
     check_objectives,
-    fresh,
     identity,
-    nth_batch,
     report,
+    start,
 )
 
 __all__ = ["AmigoState", "amigo"]
@@ -96,7 +97,7 @@ def amigo(
 
     def init(key, x, y):
         del key
-        x, y = fresh(x), fresh(y)
+        x, y = start(x, y, project_outer, project_inner)
         v = optax.tree.zeros_like(y)
         optimizers = (outer_optimizer.init(x), inner_optimizer.init(y), linear_optimizer.init(v))
         return AmigoState(x, y, v, *optimizers)
@@ -106,8 +107,11 @@ def amigo(
         x = state.x
 
         def batch(t):
-            return nth_batch(inner_batch, t) if fresh_batches else inner_batch
+            return nth_batch(inner_batch, t, fresh_batches)
 
+        if fresh_batches:
+            turns = inner_steps + linear_steps + 1
+            check_leading("inner_batch", inner_batch, turns, "one a step and one for x")
         check_objectives(outer, inner, x, state.y, outer_batch, batch(-1))
 
         def inner_step(t, carry):

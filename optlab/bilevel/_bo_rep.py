@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._batches import nth_batch
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
     Project,
     advance,
     check_objectives,
-    fresh,
     identity,
-    nth_batch,
     report,
+    start,
 )
 from optlab.transforms.sign import normalized_momentum
 
@@ -110,7 +110,7 @@ def bo_rep(
 
     def init(key, x, y):
         del key
-        x, y = fresh(x), fresh(y)
+        x, y = start(x, y, project_outer, project_inner)
         v = optax.tree.zeros_like(y)
         return BoRepState(
             count=jnp.zeros((), jnp.int32),
@@ -125,14 +125,14 @@ def bo_rep(
     def step(state, outer_batch, inner_batch, **extra):
         del extra
         x = state.x
-        last = nth_batch(inner_batch, -1) if fresh_batches else inner_batch
+        last = nth_batch(inner_batch, -1, fresh_batches)
         check_objectives(outer, inner, x, state.y, outer_batch, last)
         leaves = jax.tree.leaves(inner_batch)
         rows = leaves[0].shape[0] if fresh_batches and leaves else 1
 
         def inner_step(t, carry):
             y, optimizer = carry
-            batch = nth_batch(inner_batch, t % rows) if fresh_batches else inner_batch
+            batch = nth_batch(inner_batch, t % rows, fresh_batches)
             gradient = jax.grad(inner, argnums=1)(x, y, batch)
             return advance(inner_optimizer, gradient, optimizer, y, project_inner)
 

@@ -13,10 +13,10 @@ from optlab.bilevel._common import (
     Project,
     advance,
     check_objectives,
-    fresh,
     identity,
     report,
     solve_inner,
+    start,
 )
 
 __all__ = ["BomeState", "bome"]
@@ -94,7 +94,7 @@ def bome(
 
     def init(key, x, y):
         del key
-        x, y = fresh(x), fresh(y)
+        x, y = start(x, y, project_outer, project_inner)
         return BomeState(x, y, outer_optimizer.init(x), inner_optimizer.init(y))
 
     def step(state, outer_batch, inner_batch, **extra):

@@ -1,25 +1,29 @@
 """BSVRB: many inner problems of one outer variable, a few of them at a time."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from optlab._batches import nth_batch
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
     Project,
     advance,
+    check_leading,
     check_objectives,
-    fresh,
     identity,
-    nth_batch,
+    known_ids,
+    put_rows,
     report,
+    rows_of,
+    start,
 )
+from optlab.bilevel._directions import MsvrState, StormState, msvr, storm
 
 __all__ = ["BsvrbState", "bsvrb"]
 
@@ -31,9 +35,7 @@ class BsvrbState(NamedTuple):
     x: PyTree  # outer variable
     y: PyTree  # inner variables, [m, ...]
     v: PyTree  # solutions of the linear systems, like y; or () with Hessians
-    old: tuple[PyTree, PyTree, PyTree]  # x, y and v of the step before
-    gradient: PyTree  # estimates of the inner gradients, like y
-    linear: PyTree  # estimates of the linear residuals, like y; or of the Hessians, [m, n, n]
+    blocks: MsvrState  # inner gradients, [m, ...], and linear residuals, or Hessians [m, n, n]
     direction: PyTree  # estimate of the hypergradient, like x
     outer_optimizer: optax.OptState  # of x
     inner_optimizer: optax.OptState  # of each y, [m, ...]
@@ -60,17 +62,12 @@ def bsvrb(
         \min_x \frac1m \sum_{i=1}^m f_i\big(x, y_i^*(x)\big), \qquad
         y_i^*(x) = \arg\min_y g_i(x, y)
 
-    A step draws I of the m blocks, and for each of them, with :math:`\beta = (m - I) / (I (1 -
-    \alpha)) + 1 - \alpha`, updates the estimate of its inner gradient
-
-    .. math::
-        s_i \leftarrow (1 - \alpha) s_i + \alpha\, G_i(z_t) + \beta \big(G_i(z_t) - G_i(z_{t-1})
-            \big)
-
-    on one batch, moves :math:`y_i` along it, and does the same with the linear system; x follows a
-    recursive momentum of the mean over the drawn blocks. With ``linear_optimizer`` each
-    :math:`v_i` moves along an estimate of :math:`g_{yy} v_i - f_y` (version 2); without it the
-    Hessians themselves are estimated and inverted (version 1: n x n numbers a block).
+    A step draws I of the m blocks, and for each of them updates an estimate of its inner gradient
+    by :func:`msvr`, moves :math:`y_i` along it, and does the same with the linear system; x follows
+    the recursive momentum (:func:`storm`) of the mean hypergradient of the drawn blocks. With
+    ``linear_optimizer`` each :math:`v_i` moves along an estimate of :math:`g_{yy} v_i - f_y`
+    (version 2); without it the Hessians themselves are estimated and inverted (version 1: n x n
+    numbers a block).
 
     ``state = solver.init(key, x, y)`` with y of m blocks; ``state, info = solver.step(state,
     outer_batch, inner_batch, block_ids=ids)``, where the batches hold one batch a drawn block.
@@ -83,8 +80,8 @@ def bsvrb(
         inner_optimizer: for each y, with a state for each; beyond half of I / m for a plain step
             (at a smoothness of one) the extrapolation diverges.
         linear_optimizer: for each v; None for version 1.
-        inner_weight: :math:`\alpha` in (0, 1).
-        outer_weight: the recursive momentum's weight of the new value, in (0, 1].
+        inner_weight: of the new values in the blocks' estimates, in (0, 1).
+        outer_weight: of the new value in the estimate of the hypergradient, in (0, 1].
         smallest_eigenvalue: of the estimated Hessians; smaller ones are lifted to it.
         project_outer: onto the set in which x is kept.
         project_linear: onto the set, such as a ball, in which each v is kept.
@@ -94,7 +91,8 @@ def bsvrb(
 
     Raises:
         ValueError: if a number is out of range, y does not have ``blocks`` rows, ``block_ids`` is
-            missing or, outside ``jit``, out of range, or a loss is no scalar.
+            missing or, outside ``jit``, out of range, a batch does not have one row a drawn block,
+            or a loss is no scalar. Within ``jit`` x becomes NaN where an id is out of range.
 
     >>> f, g = lambda x, y, b: (y - 1) ** 2 + x**2, lambda x, y, b: (y - b * x) ** 2
     >>> solver = bsvrb(f, g, blocks=2, outer_optimizer=optax.sgd(0.05),
@@ -117,6 +115,7 @@ def bsvrb(
     check_range("outer_weight", outer_weight, 0.0, 1.0, closed="(]")
     check_range("smallest_eigenvalue", smallest_eigenvalue, 0.0, float("inf"), closed="()")
     dense = linear_optimizer is None
+    block_direction, outer_direction = msvr(blocks, inner_weight), storm(outer_weight)
 
     def inner_gradient(x, y, batch):
         return jax.grad(inner, argnums=1)(x, y, batch)
@@ -129,13 +128,28 @@ def bsvrb(
 
         return jax.vmap(lambda e: ravel_pytree(row(e))[0])(jnp.eye(flat.size, dtype=flat.dtype))
 
-    def residual(x, y, v, outer_batch, inner_batch):
-        product = jax.jvp(lambda y: inner_gradient(x, y, inner_batch), (y,), (v,))[1]
-        return optax.tree.sub(product, jax.grad(outer, argnums=1)(x, y, outer_batch))
+    def followed(x, y, v, outer_batch, inner_batch):
+        """Of one block: its inner gradient, and its linear residual or its Hessian."""
+        if dense:
+            return inner_gradient(x, y, inner_batch), hessian(x, y, inner_batch)
+        gradient, product = jax.jvp(lambda y: inner_gradient(x, y, inner_batch), (y,), (v,))
+        return gradient, optax.tree.sub(product, jax.grad(outer, argnums=1)(x, y, outer_batch))
+
+    def block_oracle(point, batch):
+        x, y, v = point
+        ids, *rows = batch
+        return jax.vmap(followed, (None, 0, 0, 0, 0))(x, rows_of(y, ids), rows_of(v, ids), *rows)
 
     def hypergradient(x, y, v, outer_batch, inner_batch):
         cross = jax.grad(lambda x: optax.tree.vdot(inner_gradient(x, y, inner_batch), v))(x)
         return optax.tree.sub(jax.grad(outer)(x, y, outer_batch), cross)
+
+    def outer_oracle(point, batch):
+        x, y, v = point
+        ids, inverted, *rows = batch
+        v = inverted if dense else rows_of(v, ids)
+        values = jax.vmap(hypergradient, (None, 0, 0, 0, 0))(x, rows_of(y, ids), v, *rows)
+        return jax.tree.map(lambda h: jnp.mean(h, axis=0), values)
 
     def invert(matrix, x, y, outer_batch):
         """v of a block, from its estimated Hessian."""
@@ -144,133 +158,70 @@ def bsvrb(
         lifted = jnp.maximum(values, smallest_eigenvalue)
         return unravel(vectors @ ((vectors.T @ flat) / lifted))
 
-    def rows_of(tree, ids):
-        return jax.tree.map(lambda leaf: leaf[ids], tree)
-
-    def put(tree, ids, rows):
-        return jax.tree.map(lambda leaf, new: leaf.at[ids].set(new), tree, rows)
+    def advance_rows(optimizer, along, states, tree, ids, project=identity):
+        """Moves some rows, each by a state of its own."""
+        move = jax.vmap(lambda d, s, r: advance(optimizer, d, s, r, project))
+        rows, new = move(along, rows_of(states, ids), rows_of(tree, ids))
+        return put_rows(tree, ids, rows), put_rows(states, ids, new)
 
     def init(key, x, y):
         del key
-        x, y = fresh(x), fresh(y)
+        x, y = start(x, y, project_outer)
         sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(y)}
         if sizes != {(blocks,)}:
             raise ValueError(f"y must have a leading axis of {blocks} blocks, got {sizes}.")
-        size = sum(leaf.size for leaf in jax.tree.leaves(y)) // blocks
-        zero = optax.tree.zeros_like
-        dtype = jnp.result_type(*jax.tree.leaves(y))
+        one = nth_batch(y, 0)
+        v, like = () if dense else optax.tree.zeros_like(y), (one, one)
+        if dense:
+            flat = ravel_pytree(one)[0]
+            like = (one, jnp.zeros((flat.size, flat.size), flat.dtype))
         return BsvrbState(
             count=jnp.zeros((), jnp.int32),
             x=x,
             y=y,
-            v=() if dense else zero(y),
-            old=(fresh(x), fresh(y), () if dense else zero(y)),
-            gradient=zero(y),
-            linear=jnp.zeros((blocks, size, size), dtype) if dense else zero(y),
-            direction=zero(x),
+            v=v,
+            blocks=block_direction.init(like, (x, y, v)),
+            direction=optax.tree.zeros_like(x),
             outer_optimizer=outer_optimizer.init(x),
             inner_optimizer=jax.vmap(inner_optimizer.init)(y),
-            linear_optimizer=() if dense else jax.vmap(linear_optimizer.init)(zero(y)),
+            linear_optimizer=() if dense else jax.vmap(linear_optimizer.init)(v),
         )
 
     def step(state, outer_batch, inner_batch, *, block_ids=None, **extra):
         del extra
-        ids = _check_ids(block_ids, blocks)
-        drawn = ids.shape[0]
-        gain = (blocks - drawn) / (drawn * (1 - inner_weight)) + 1 - inner_weight
-        x, old_x = state.x, state.old[0]
-        y, old_y = rows_of(state.y, ids), rows_of(state.old[1], ids)
-        check_objectives(
-            outer, inner, x, nth_batch(y, 0), *(nth_batch(b, 0) for b in (outer_batch, inner_batch))
+        ids = known_ids("block_ids", block_ids, blocks)
+        x, y, v = point = state.x, state.y, state.v
+        batches = (outer_batch, inner_batch)
+        check_leading("outer_batch", outer_batch, ids.shape[0], "a row for each of block_ids")
+        check_leading("inner_batch", inner_batch, ids.shape[0], "a row for each of block_ids")
+        check_objectives(outer, inner, x, nth_batch(y, 0), *nth_batch(batches, 0))
+        (gradient, linear), memory = block_direction.estimate(
+            block_oracle, point, (ids, *batches), state.blocks, index=ids
         )
-        first = state.count == 0
-
-        def estimate(last, new, old):
-            """The estimate of a block from its last one; at the first step the value itself."""
-            moved = (1 - inner_weight) * last + inner_weight * new + gain * (new - old)
-            return jnp.where(first, new, moved)
-
-        def tracked(function, last, *at):
-            """New estimates of the drawn rows, from values at the new and at the old point."""
-            now, before = (jax.vmap(function, (None, *axes))(*args) for args, axes in at)
-            return jax.tree.map(estimate, rows_of(last, ids), now, before)
-
-        s = tracked(
-            inner_gradient,
-            state.gradient,
-            ((x, y, inner_batch), (0, 0)),
-            ((old_x, old_y, inner_batch), (0, 0)),
-        )
+        inverted, error = (), 0.0
         if dense:
-            u = tracked(
-                hessian,
-                state.linear,
-                ((x, y, inner_batch), (0, 0)),
-                ((old_x, old_y, inner_batch), (0, 0)),
-            )
-            v = jax.vmap(invert, (0, None, 0, 0))(u, x, y, outer_batch)
-            old_v, error = v, jnp.zeros(())
-        else:
-            v, old_v = rows_of(state.v, ids), rows_of(state.old[2], ids)
-            u = tracked(
-                residual,
-                state.linear,
-                ((x, y, v, outer_batch, inner_batch), (0, 0, 0, 0)),
-                ((old_x, old_y, old_v, outer_batch, inner_batch), (0, 0, 0, 0)),
-            )
-            error = optax.tree.norm(u)
-
-        def mean_hypergradient(x, y, v):
-            values = jax.vmap(hypergradient, (None, 0, 0, 0, 0))(x, y, v, outer_batch, inner_batch)
-            return jax.tree.map(lambda h: jnp.mean(h, axis=0), values)
-
-        now, before = mean_hypergradient(x, y, v), mean_hypergradient(old_x, old_y, old_v)
-        keep = jnp.where(first, 0.0, 1.0 - outer_weight)
-        direction = jax.tree.map(
-            lambda n, d, b: n + (keep * (d - b)).astype(n.dtype), now, state.direction, before
+            inverted = jax.vmap(invert, (0, None, 0, 0))(linear, x, rows_of(y, ids), outer_batch)
+        # Both directions were last at the same point: it is kept once.
+        direction, _ = outer_direction.estimate(
+            outer_oracle,
+            point,
+            (ids, inverted, *batches),
+            StormState(state.count, state.blocks.point, state.direction),
         )
-        new_x, outer_state = advance(
+        x, outer_state = advance(
             outer_optimizer, direction, state.outer_optimizer, x, project_outer
         )
-
-        def advance_rows(optimizer, along, states, rows, project):
-            move = jax.vmap(lambda d, s, r: advance(optimizer, d, s, r, project))
-            new, new_states = move(along, rows_of(states, ids), rows)
-            return new, put(states, ids, new_states)
-
-        new_y, inner_state = advance_rows(inner_optimizer, s, state.inner_optimizer, y, identity)
-        linear_state, new_v = (), ()
+        y, inner_state = advance_rows(inner_optimizer, gradient, state.inner_optimizer, y, ids)
+        linear_state = ()
         if not dense:
-            new_v, linear_state = advance_rows(
-                linear_optimizer, u, state.linear_optimizer, v, project_linear
+            error = linear
+            v, linear_state = advance_rows(
+                linear_optimizer, linear, state.linear_optimizer, v, ids, project_linear
             )
-            new_v = put(state.v, ids, new_v)
-        info = report(direction, s, error)
-        return (
-            BsvrbState(
-                count=optax.safe_increment(state.count),
-                x=new_x,
-                y=put(state.y, ids, new_y),
-                v=new_v,
-                old=(x, state.y, state.v),
-                gradient=put(state.gradient, ids, s),
-                linear=put(state.linear, ids, u),
-                direction=direction,
-                outer_optimizer=outer_state,
-                inner_optimizer=inner_state,
-                linear_optimizer=linear_state,
-            ),
-            info,
+        count = optax.safe_increment(state.count)
+        states = (outer_state, inner_state, linear_state)
+        return BsvrbState(count, x, y, v, memory, direction, *states), report(
+            direction, gradient, error
         )
 
     return Solver(init, step)
-
-
-def _check_ids(block_ids: Any, blocks: int) -> jax.Array:
-    if block_ids is None:
-        raise ValueError("block_ids must be given: the numbers of the drawn blocks.")
-    if not isinstance(block_ids, jax.core.Tracer):
-        known = np.asarray(block_ids)
-        if ((known < 0) | (known >= blocks)).any():
-            raise ValueError(f"block_ids must lie in [0, {blocks}), got {known.tolist()}.")
-    return jnp.asarray(block_ids)

@@ -5,20 +5,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from optlab._batches import nth_batch
+from optlab._checks import check_like
 from optlab.base import PyTree, Scalar
 
 __all__ = [
     "BilevelInfo",
     "Project",
     "advance",
+    "check_leading",
     "check_objectives",
+    "check_projection",
     "fresh",
     "identity",
-    "nth_batch",
+    "known_ids",
+    "put_rows",
     "report",
+    "rows_of",
     "solve_inner",
+    "start",
 ]
 
 Project = Callable[[PyTree], PyTree]  # onto the set in which a variable is kept
@@ -51,9 +59,59 @@ def fresh(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
 
 
-def nth_batch(batches: PyTree, n: Any) -> PyTree:
-    """Gives one of the batches that lie along the leading axis."""
-    return jax.tree.map(lambda leaf: leaf[n], batches)
+def start(
+    x: PyTree, y: PyTree, project_outer: Project = identity, project_inner: Project = identity
+) -> tuple[PyTree, PyTree]:
+    """Copies of both variables to start from, once their projections have been tried on them.
+
+    Raises:
+        TypeError: if a projection changes the form of what it is given.
+        ValueError: if it gives numbers that are not finite, as projections on empty sets do.
+    """
+    x, y = fresh(x), fresh(y)
+    check_projection("project_outer", project_outer, "x", x)
+    check_projection("project_inner", project_inner, "y", y)
+    return x, y
+
+
+def check_projection(name: str, project: Project, variable: str, point: PyTree) -> None:
+    """Raises an error, as ``start`` does, of a projection that cannot be one."""
+    if project is identity:
+        return
+    projected = project(point)
+    check_like(f"what {name} gives", projected, variable, point)
+    if _is_finite(point) and not _is_finite(projected):
+        raise ValueError(
+            f"{name} gives numbers that are not finite at the start: no {variable} may be in its"
+            " set."
+        )
+
+
+def _is_finite(tree: PyTree) -> bool:
+    """Whether all numbers are finite; those of traced arrays count as finite."""
+    known = [x for x in jax.tree.leaves(tree) if not isinstance(x, jax.core.Tracer)]
+    return all(bool(jnp.isfinite(x).all()) for x in known)
+
+
+def known_ids(name: str, ids: Any, count: int) -> jax.Array:
+    """Gives numbers of rows as an array; raises ValueError if one is known to be out of range."""
+    if ids is None:
+        raise ValueError(f"{name} must be given: integers in [0, {count}).")
+    if not isinstance(ids, jax.core.Tracer):
+        known = np.asarray(ids)
+        if ((known < 0) | (known >= count)).any():
+            raise ValueError(f"{name} must lie in [0, {count}), got {known.tolist()}.")
+    return jnp.asarray(ids)
+
+
+def rows_of(tree: PyTree, ids: jax.Array) -> PyTree:
+    """Some rows of every leaf; NaN where a traced number is out of range, so that it shows."""
+    return jax.tree.map(lambda leaf: leaf.at[ids].get(mode="fill"), tree)
+
+
+def put_rows(tree: PyTree, ids: jax.Array, rows: PyTree) -> PyTree:
+    """The leaves with some of their rows replaced."""
+    return jax.tree.map(lambda leaf, new: leaf.at[ids].set(new), tree, rows)
 
 
 def advance(
@@ -77,12 +135,14 @@ def solve_inner(
     optimizer: optax.GradientTransformation,
     steps: int,
     project: Project,
+    fresh_batches: bool = False,
 ) -> PyTree:
     """Takes some steps of an optimizer that starts anew, from y towards the inner solution."""
 
-    def move(_, carry):
+    def move(t, carry):
         w, state = carry
-        return advance(optimizer, jax.grad(inner, argnums=1)(x, w, batch), state, w, project)
+        gradient = jax.grad(inner, argnums=1)(x, w, nth_batch(batch, t, fresh_batches))
+        return advance(optimizer, gradient, state, w, project)
 
     return jax.lax.fori_loop(0, steps, move, (y, optimizer.init(y)))[0]
 
@@ -100,3 +160,13 @@ def check_objectives(
         value = jax.eval_shape(function, x, y, batch)
         if getattr(value, "shape", None) != ():
             raise ValueError(f"{name} must return one scalar, without aux; got {value}.")
+
+
+def check_leading(name: str, batches: PyTree, count: int, why: str) -> None:
+    """Raises ValueError unless every leaf has a leading axis of ``count``."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batches):
+        if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != count:
+            raise ValueError(
+                f"{name} must have a leading axis of {count}, {why}, but"
+                f" {name}{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}."
+            )

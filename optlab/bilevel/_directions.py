@@ -16,17 +16,18 @@ import optax
 from optlab._arithmetic import value_at
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree
-from optlab.bilevel._common import fresh
+from optlab.bilevel._common import fresh, known_ids, put_rows, rows_of
 
-__all__ = ["Direction", "plain", "saga", "spider", "storm"]
+__all__ = ["Direction", "MsvrState", "StormState", "msvr", "plain", "saga", "spider", "storm"]
 
 
 class Direction(NamedTuple):
     """``state = init(like, point)``, and ``estimate``.
 
     ``estimate(oracle, point, batch, state, *, index=None, full=None)`` gives the direction, a tree
-    ``like`` the oracle's values, and the next state. ``index`` is the batch's number, ``full`` all
-    data as one batch; each is needed by some directions and ignored by the others.
+    ``like`` the oracle's values, and the next state. ``index`` is the batch's number, or those of
+    the blocks that were drawn, ``full`` all data as one batch; each is needed by some directions
+    and ignored by the others.
     """
 
     init: Callable[[PyTree, PyTree], PyTree]
@@ -46,6 +47,14 @@ class SagaState(NamedTuple):
 
     memory: PyTree  # the oracle's last values on every batch, shape=[batches, ...]
     mean: PyTree  # of the memory, over its leading axis
+
+
+class MsvrState(NamedTuple):
+    """State of :func:`msvr`."""
+
+    counts: jax.Array  # estimates made of each block; shape=[blocks], dtype=int32
+    point: PyTree  # of the last step, whichever blocks it drew
+    memory: PyTree  # the last estimate of every block, shape=[blocks, ...]
 
 
 def plain() -> Direction:
@@ -154,7 +163,8 @@ def saga(batches: int) -> Direction:
         The direction; its state is ``batches + 1`` times as large as a value.
 
     Raises:
-        ValueError: if ``batches`` is no positive integer, or a step is given no ``index``.
+        ValueError: if ``batches`` is no positive integer, or a step's ``index`` is missing or,
+            outside ``jit``, out of range.
 
     >>> d = saga(2)
     >>> state = d.init(jnp.array(0.0), ())
@@ -175,16 +185,100 @@ def saga(batches: int) -> Direction:
 
     def estimate(oracle, point, batch, state, *, index=None, full=None):
         del full
-        if index is None:
-            raise ValueError("index must be given: saga keeps a value for every batch.")
+        index = known_ids("index", index, batches)
         new = oracle(point, batch)
-        change = jax.tree.map(lambda g, m: g - m[index], new, state.memory)
+        old = _read(state.memory, index)
+        change = optax.tree.sub(new, old)
         direction = optax.tree.add(change, state.mean)
-        memory = jax.tree.map(lambda m, g: m.at[index].set(g), state.memory, new)
+        memory = jax.tree.map(lambda m, g, o: m.at[index].set(_after(o, g)), state.memory, new, old)
         mean = optax.tree.add_scale(state.mean, 1.0 / batches, change)
         return direction, SagaState(memory, mean)
 
     return Direction(init, estimate)
+
+
+def msvr(blocks: int, weight: float) -> Direction:
+    r"""An estimate of every block's value, of which a step sees a few (MSVR).
+
+    .. math::
+        s_i \leftarrow (1 - \alpha) s_i + \alpha\, G_i(z_t)
+            + \beta \big(G_i(z_t) - G_i(z_{t-1})\big),
+        \qquad \beta = \frac{m - I}{I (1 - \alpha)} + 1 - \alpha
+
+    for the I blocks i that are drawn of the m; the others stay. The large :math:`\beta` makes up
+    for the steps at which a block was not drawn. With one block it is :func:`storm`.
+
+    Here ``init(like, point)`` takes one block's value for ``like``, the oracle gives values with a
+    leading axis of the drawn blocks, and ``index`` holds their numbers.
+
+    Args:
+        blocks: m.
+        weight: :math:`\alpha` in (0, 1).
+
+    Returns:
+        The direction, of the drawn blocks; its state is ``blocks`` times as large as a block's
+        value, and a point. A block's first estimate is its value. Of numbers that are out of range
+        within ``jit`` it gives NaN.
+
+    Raises:
+        ValueError: if an argument is out of range, or a step's ``index`` is missing or, outside
+            ``jit``, out of range.
+
+    >>> d, slopes = msvr(3, 0.5), jnp.array([1.0, 2.0, 3.0])
+    >>> oracle, state = lambda x, ids: slopes[ids] * x, d.init(jnp.array(0.0), jnp.array(0.0))
+    >>> ids = jnp.array([2, 0])
+    >>> direction, state = d.estimate(oracle, jnp.array(1.0), ids, state, index=ids)
+    >>> direction.tolist(), state.memory.tolist()
+    ([3.0, 1.0], [1.0, 0.0, 3.0])
+
+    References:
+        W. Jiang, G. Li, Y. Wang, L. Zhang, T. Yang, "Multi-block-Single-probe Variance Reduced
+        Estimator for Coupled Compositional Optimization", NeurIPS 2022, arXiv:2207.08540
+
+    Differs from the paper: the first estimate of a block is its first value.
+    """
+    check_count("blocks", blocks, 1)
+    check_range("weight", weight, 0.0, 1.0, closed="()")
+
+    def init(like, point):
+        memory = jax.tree.map(lambda x: jnp.zeros((blocks, *x.shape), x.dtype), like)
+        return MsvrState(jnp.zeros(blocks, jnp.int32), fresh(point), memory)
+
+    def estimate(oracle, point, batch, state, *, index=None, full=None):
+        del full
+        ids = known_ids("index", index, blocks)
+        drawn = ids.shape[0]
+        gain = (blocks - drawn) / (drawn * (1.0 - weight)) + 1.0 - weight
+        new, old = oracle(point, batch), oracle(state.point, batch)
+        first = state.counts[ids] == 0
+
+        def leaf(g, before, last):
+            moved = (1.0 - weight) * last + weight * g + gain * (g - before)
+            return jnp.where(first.reshape(-1, *[1] * (g.ndim - 1)), g, moved.astype(g.dtype))
+
+        direction = jax.tree.map(leaf, new, old, rows_of(state.memory, ids))
+        memory = put_rows(state.memory, ids, direction)
+        return direction, MsvrState(state.counts.at[ids].add(1), point, memory)
+
+    return Direction(init, estimate)
+
+
+def _read(memory: PyTree, index: Any) -> PyTree:
+    """One row of each array, in a form that XLA reads once, before it writes.
+
+    Fused into the row's users the read has no place in the order of things, and on CPU the whole
+    memory is copied twice a step to be safe; a branch is not fused. Both branches are the same.
+    """
+
+    def read():
+        return jax.tree.map(lambda m: m[index], memory)
+
+    return jax.lax.cond(index >= 0, read, read)
+
+
+def _after(old: jax.Array, new: jax.Array) -> jax.Array:
+    """Gives ``new``, known only when ``old`` is; a NaN stays, as it does in the mean."""
+    return jnp.where(old == old, new, old)
 
 
 def _init_recursive(like: PyTree, point: PyTree) -> StormState:

@@ -10,7 +10,13 @@ import optax
 from optlab._arithmetic import value_at
 from optlab._checks import check_range
 from optlab.base import PyTree, Solver
-from optlab.bilevel._common import advance, check_objectives, fresh, report
+from optlab.bilevel._common import (
+    advance,
+    check_objectives,
+    check_projection,
+    fresh,
+    report,
+)
 
 __all__ = ["LvHbaState", "lv_hba"]
 
@@ -83,8 +89,9 @@ def lv_hba(
         the constraint at the new point. The key is not used.
 
     Raises:
-        ValueError: if a number is out of range, ``constraint`` gives no array of floats, a loss is
-            no scalar, or a batch's leaves differ in their leading size.
+        ValueError: if a number is out of range, ``constraint`` gives no array of floats or is not
+            met at the projected start, a loss is no scalar, or a batch's leaves differ in their
+            leading size.
 
     >>> f, g = lambda x, y, b: (x - 2) ** 2 + (y - 2) ** 2, lambda x, y, b: (y - x) ** 2
     >>> solver = lv_hba(f, g, lambda x, y: y - 1.0, outer_optimizer=optax.sgd(0.05),
@@ -113,13 +120,26 @@ def lv_hba(
     def lagrangian(x, theta, multipliers, batch):
         return inner(x, theta, batch) + jnp.sum(multipliers * constraint(x, theta))
 
+    def violation(x, y):
+        """The largest, of all constraints."""
+        values = constraint(x, y)
+        return jnp.max(jnp.abs(values) if equality else jnp.maximum(values, 0.0), initial=0.0)
+
     def init(key, x, y):
         del key
         x, y = fresh(x), fresh(y)
+        check_projection("project", project, "pair", (x, y))
         x, y = project((x, y))
         shape = jax.eval_shape(constraint, x, y)
         if not jnp.issubdtype(getattr(shape, "dtype", jnp.int32), jnp.floating):
             raise ValueError(f"constraint must give one array of floats, got {shape}.")
+        missed = violation(x, y)
+        allowed = float(jnp.finfo(shape.dtype).eps) ** 0.5
+        if not isinstance(missed, jax.core.Tracer) and not float(missed) <= allowed:
+            raise ValueError(
+                f"project must give a point that meets the constraint, but misses it by {missed} at"
+                " the start: no point may meet it."
+            )
         multipliers = jnp.zeros(shape.shape, shape.dtype)
         return LvHbaState(
             count=jnp.zeros((), jnp.int32),
@@ -164,9 +184,7 @@ def lv_hba(
         x, y = project((x, y))
         z = state.z + center_rate * (multipliers - state.z) / gamma2
         z = jnp.clip(z, lowest, radius)
-        violation = constraint(x, y)
-        violation = jnp.abs(violation) if equality else jnp.maximum(violation, 0.0)
-        info = report(d_x, d_y, jnp.max(violation))
+        info = report(d_x, d_y, violation(x, y))
         count = optax.safe_increment(state.count)
         return LvHbaState(count, x, y, z, theta, multipliers, x_state, y_state), info
 

@@ -58,8 +58,6 @@ def mrbo(
     References:
         J. Yang, K. Ji, Y. Liang, "Provably Faster Algorithms for Bilevel Optimization", NeurIPS
         2021, arXiv:2106.04692
-
-    Differs from the paper: x moves along the hypergradient at the new y.
     """
     return alternating(
         outer,
@@ -69,5 +67,6 @@ def mrbo(
         estimator=neumann(terms, neumann_step, tolerance=None),
         outer_direction=storm(weight),
         inner_direction=storm(weight),
+        simultaneous=True,
         **options,
     )

@@ -8,16 +8,18 @@ import jax.numpy as jnp
 import optax
 
 from optlab._arithmetic import value_at
+from optlab._batches import nth_batch
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
     Project,
     advance,
+    check_leading,
     check_objectives,
     fresh,
     identity,
-    nth_batch,
     report,
+    start,
 )
 from optlab.bilevel._directions import Direction, plain
 
@@ -52,6 +54,7 @@ def penalty(
     project_outer: Project = identity,
     project_inner: Project = identity,
     rescale: bool = False,
+    pure_optimizer: optax.GradientTransformation | None = None,
 ) -> Solver:
     r"""Descends the difference of two inner values, which needs no second derivative.
 
@@ -72,7 +75,7 @@ def penalty(
         outer: f, a function ``(x, y, batch) -> scalar``.
         inner: g, likewise; not necessarily strongly convex.
         outer_optimizer: any optax transformation, for x.
-        inner_optimizer: for y, and for z with a state of its own.
+        inner_optimizer: for y.
         sigma: a positive number, or a schedule of the step count.
         inner_steps: T, at least 1.
         fresh_batches: whether each inner step has batches of its own: the leaves of both batches
@@ -82,6 +85,7 @@ def penalty(
         project_outer: onto the convex set in which x is kept.
         project_inner: onto the convex set in which y and z are kept; or a proximal operator.
         rescale: whether y moves along :math:`f_y + g_y / \sigma` instead, as in F2SA.
+        pure_optimizer: for z; None is ``inner_optimizer``, with a state of its own.
 
     Returns:
         The solver; its info is a :class:`BilevelInfo`. The key is not used.
@@ -107,6 +111,7 @@ def penalty(
     check_range("sigma", sigma, 0.0, float("inf"), closed="()")
     check_count("inner_steps", inner_steps, 1)
     outer_direction, inner_direction = outer_direction or plain(), inner_direction or plain()
+    pure_optimizer = pure_optimizer or inner_optimizer
 
     def gradients(variable):
         def oracle(point, batches):
@@ -122,7 +127,8 @@ def penalty(
 
     def init(key, x, y):
         del key
-        x, y, z = fresh(x), fresh(y), fresh(y)
+        x, y = start(x, y, project_outer, project_inner)
+        z = fresh(y)
         return PenaltyState(
             count=jnp.zeros((), jnp.int32),
             x=x,
@@ -130,7 +136,7 @@ def penalty(
             z=z,
             outer_optimizer=outer_optimizer.init(x),
             inner_optimizer=inner_optimizer.init(y),
-            pure_optimizer=inner_optimizer.init(z),
+            pure_optimizer=pure_optimizer.init(z),
             outer_direction=outer_direction.init((x, x, x), (x, y, z)),
             inner_direction=inner_direction.init((y, y, y), (x, y, z)),
         )
@@ -148,7 +154,10 @@ def penalty(
     ):
         del extra
         batches = (outer_batch, inner_batch)
-        last = nth_batch(batches, -1) if fresh_batches else batches
+        if fresh_batches:
+            for name, batch in zip(("outer_batch", "inner_batch"), batches, strict=True):
+                check_leading(name, batch, inner_steps, "one an inner step")
+        last = nth_batch(batches, -1, fresh_batches)
         check_objectives(outer, inner, state.x, state.y, *last)
         s = value_at(sigma, state.count)
         full = None if outer_full is None and inner_full is None else (outer_full, inner_full)
@@ -160,7 +169,7 @@ def penalty(
             (f_y, g_y, g_z), memory = inner_direction.estimate(
                 gradients(1),
                 (state.x, y, z),
-                nth_batch(batches, t) if fresh_batches else batches,
+                nth_batch(batches, t, fresh_batches),
                 memory,
                 index=index,
                 full=full,
@@ -169,7 +178,7 @@ def penalty(
             if rescale:
                 along = optax.tree.add_scale(f_y, 1.0 / s, g_y)
             y, y_state = advance(inner_optimizer, along, y_state, y, project_inner)
-            z, z_state = advance(inner_optimizer, g_z, z_state, z, project_inner)
+            z, z_state = advance(pure_optimizer, g_z, z_state, z, project_inner)
             return y, z, y_state, z_state, memory, optax.tree.norm(along)
 
         norm = jax.eval_shape(optax.tree.norm, state.y)

@@ -11,9 +11,9 @@ from optlab.bilevel._common import (
     Project,
     advance,
     check_objectives,
-    fresh,
     identity,
     report,
+    start,
 )
 from optlab.bilevel._directions import Direction, plain
 
@@ -54,9 +54,10 @@ def soba(
         v \leftarrow v - \rho\, (g_{yy} v - f_y), \qquad
         x \leftarrow x - \gamma\, (f_x - g_{xy} v)
 
-    all taken at the old (x, y, v), on one batch of each objective. One ``vjp`` of :math:`g_y` gives
-    its three terms. The optimizers replace the plain steps, the directions the plain values:
-    with :func:`saga` this is SABA, with :func:`spider` SRBA.
+    all taken at the old (x, y, v), on one batch of each objective. The terms of :math:`g` are the
+    gradient of the slope :math:`\langle g_y, v\rangle` in (v, y, x). The optimizers replace the
+    plain steps, the directions the plain values: with :func:`saga` this is SABA, with
+    :func:`spider` SRBA.
 
     ``state = solver.init(key, x, y)``; ``state, info = solver.step(state, outer_batch,
     inner_batch)``, with ``outer_index`` and ``inner_index`` for :func:`saga`, ``outer_full`` and
@@ -103,9 +104,12 @@ def soba(
         return jax.grad(outer, argnums=(0, 1))(x, y, batch)
 
     def inner_oracle(point, batch):
-        x, y, v = point
-        gradient, pull = jax.vjp(lambda x, y: jax.grad(inner, argnums=1)(x, y, batch), x, y)
-        cross, product = pull(v)
+        def slope(x, y, v):
+            return jax.jvp(lambda y: inner(x, y, batch), (y,), (v,))[1]
+
+        # One reverse pass over the slope g_y v gives all three. It reads matrices the way they
+        # lie, where a vjp of g_y has to transpose them: half of its time.
+        cross, product, gradient = jax.grad(slope, argnums=(0, 1, 2))(*point)
         return gradient, product, cross
 
     def hyper_oracle(point, batches):
@@ -114,7 +118,7 @@ def soba(
 
     def init(key, x, y):
         del key
-        x, y = fresh(x), fresh(y)
+        x, y = start(x, y, project_outer, project_inner)
         v = optax.tree.zeros_like(y)
         return SobaState(
             x=x,

@@ -63,8 +63,6 @@ def sustain(
     References:
         P. Khanduri, S. Zeng, M. Hong, H.-T. Wai, Z. Wang, Z. Yang, "A Near-Optimal Algorithm for
         Stochastic Bilevel Optimization via Double-Momentum", NeurIPS 2021, arXiv:2102.07367
-
-    Differs from the paper: x moves along the hypergradient at the new y.
     """
     return alternating(
         outer,
@@ -74,5 +72,6 @@ def sustain(
         estimator=neumann(terms, neumann_step, randomized=True, tolerance=None),
         outer_direction=storm(weight),
         inner_direction=storm(weight),
+        simultaneous=True,
         **options,
     )

@@ -14,10 +14,10 @@ from optlab.bilevel._common import (
     Project,
     advance,
     check_objectives,
-    fresh,
     identity,
     report,
     solve_inner,
+    start,
 )
 
 __all__ = ["VpbgdState", "vpbgd"]
@@ -99,7 +99,7 @@ def vpbgd(
 
     def init(key, x, y):
         del key
-        x, y = fresh(x), fresh(y)
+        x, y = start(x, y, project_outer, project_inner)
         return VpbgdState(
             jnp.zeros((), jnp.int32), x, y, outer_optimizer.init(x), inner_optimizer.init(y)
         )

@@ -103,3 +103,26 @@ def test_bad_input_is_named():
     solver = alternating(*PROBLEM, **LEVELS, estimator=hypergrad.cg(), outer_direction=storm(0.5))
     with pytest.raises(ValueError, match="outer_direction needs an estimator without a state"):
         solver.init(jax.random.key(0), *zeros())
+
+
+@pytest.mark.parametrize(("simultaneous", "x"), [(True, -0.3), (False, -0.14)])
+def test_simultaneous_takes_the_hypergradient_at_the_old_y(simultaneous, x):
+    def outer(x, y, batch):
+        return (y - 1.0) ** 2
+
+    def inner(x, y, batch):
+        return (y - 2.0 * x) ** 2
+
+    sgd = optax.sgd(0.1)
+    solver = alternating(
+        outer,
+        inner,
+        outer_optimizer=sgd,
+        inner_optimizer=sgd,
+        estimator=hypergrad.cg(),
+        simultaneous=simultaneous,
+    )
+    state = solver.init(jax.random.key(0), jnp.array(0.5), jnp.array(3.0))
+    state, _ = solver.step(state, None, None)
+    # h = 4 (y - 1), at y = 3 or at 2.6, where the inner step leads.
+    np.testing.assert_allclose((state.x, state.y), (x, 2.6), rtol=1e-5)

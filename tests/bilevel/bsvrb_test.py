@@ -104,3 +104,21 @@ def test_bad_input_is_named():
         solver.step(state, batch, batch)
     with pytest.raises(ValueError, match=r"block_ids must lie in \[0, 12\)"):
         solver.step(state, batch, batch, block_ids=jnp.array([12]))
+    with pytest.raises(ValueError, match="outer_batch must have a leading axis of 2, a row for"):
+        solver.step(state, batch, batch, block_ids=jnp.array([3, 4]))
+
+
+def test_ids_out_of_range_show_within_jit():
+    sgd = optax.sgd(0.1)
+    solver = bsvrb(
+        _outer, _inner, blocks=M, outer_optimizer=sgd, inner_optimizer=sgd, linear_optimizer=sgd
+    )
+    state = solver.init(jax.random.key(0), jnp.ones(P), jnp.ones((M, Q)))
+
+    @jax.jit
+    def step(ids):
+        batch = (ids % M, jnp.zeros((2, Q)))
+        return solver.step(state, batch, batch, block_ids=ids)[0]
+
+    assert bool(jnp.isfinite(step(jnp.array([3, 11])).x).all())
+    assert bool(jnp.isnan(step(jnp.array([3, 12])).x).all())

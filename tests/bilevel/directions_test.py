@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from optlab.bilevel import plain, saga, spider, storm
+from optlab.bilevel import msvr, plain, saga, spider, storm
 
 DATA = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), jnp.float32)
 POINTS = jnp.asarray(np.random.default_rng(1).standard_normal((6, 3)), jnp.float32)
@@ -94,10 +95,106 @@ def test_saga_is_unbiased_and_exact_at_a_fixed_point():
     _assert_same(saga(4).estimate(oracle, POINTS[0], DATA[2], state, index=2)[0], mean(full))
 
 
+BLOCKS = ((0, 2), (3, 1), (2, 3), (0, 1), (2, 1), (3, 2))  # of four, two a step
+
+
+def _block_oracle(point, ids):
+    return jax.vmap(oracle, (None, 0))(point, DATA[ids])
+
+
+def test_msvr_is_its_recursion_and_leaves_other_blocks():
+    direction = msvr(4, 0.3)
+    state = direction.init(oracle(POINTS[0], DATA[0]), POINTS[0])
+    memory, gain = {}, (4 - 2) / (2 * 0.7) + 0.7
+    for t, ids in enumerate(map(jnp.array, BLOCKS)):
+        found, state = direction.estimate(_block_oracle, POINTS[t], ids, state, index=ids)
+        for i in ids.tolist():
+            new, old = oracle(POINTS[t], DATA[i]), oracle(POINTS[max(t - 1, 0)], DATA[i])
+            memory[i] = jax.tree.map(
+                lambda n, o, s: 0.7 * s + 0.3 * n + gain * (n - o), new, old, memory.get(i, new)
+            )
+            if int(state.counts[i]) == 1:  # a block's first estimate is its value
+                memory[i] = new
+        _assert_same(found, jax.tree.map(lambda *r: jnp.stack(r), *(memory[int(i)] for i in ids)))
+    assert state.counts.tolist() == [2, 3, 4, 3]
+    _assert_same(
+        state.memory, jax.tree.map(lambda *r: jnp.stack(r), *(memory[i] for i in range(4)))
+    )
+
+
+def test_msvr_of_one_block_is_storm():
+    ids, one, momentum = jnp.array([0]), msvr(1, 0.3), storm(0.3)
+    values = oracle(POINTS[0], DATA[0])
+    states = one.init(values, POINTS[0]), momentum.init(values, POINTS[0])
+    for point, i in zip(POINTS, ORDER, strict=True):
+
+        def block_oracle(point, batch):
+            return jax.tree.map(lambda v: v[None], oracle(point, batch))
+
+        found, first = one.estimate(block_oracle, point, DATA[i], states[0], index=ids)
+        expected, second = momentum.estimate(oracle, point, DATA[i], states[1])
+        states = first, second
+        _assert_same(jax.tree.map(lambda v: v[0], found), expected)
+
+
+def test_msvr_shows_numbers_that_are_out_of_range():
+    direction = msvr(4, 0.3)
+    state = direction.init(oracle(POINTS[0], DATA[0]), POINTS[0])
+    for _ in range(2):
+        ids = jnp.array([1, 3])
+        _, state = direction.estimate(_block_oracle, POINTS[0], ids, state, index=ids)
+
+    @jax.jit
+    def step(ids):
+        return direction.estimate(_block_oracle, POINTS[0], ids % 4, state, index=ids)[0]
+
+    found = step(jnp.array([1, 4]))["g"]
+    assert bool(jnp.isfinite(found[0]).all())
+    assert bool(jnp.isnan(found[1]).all())
+    with pytest.raises(ValueError, match=r"index must lie in \[0, 4\), got \[1, 4\]"):
+        direction.estimate(_block_oracle, POINTS[0], None, state, index=jnp.array([1, 4]))
+
+
+@pytest.mark.parametrize(
+    ("direction", "least", "most"),
+    [(plain(), 1e-2, 1.0), (saga(4), 0.0, 1e-4), (spider(), 0.0, 1e-4)],
+    ids=["plain", "saga", "spider"],
+)
+def test_directions_serve_single_level_problems(direction, least, most):
+    """Least squares in four batches, with an optax optimizer and no bilevel problem."""
+    rng = np.random.default_rng(2)
+    features = jnp.asarray(rng.standard_normal((4, 5, 3)), jnp.float32)
+    targets = jnp.asarray(rng.standard_normal((4, 5)), jnp.float32)
+    best = np.linalg.lstsq(features.reshape(20, 3), targets.reshape(20), rcond=None)[0]
+    rows = (features.reshape(20, 3), targets.reshape(20))
+    gradient, tx = jax.grad(lambda w, b: jnp.mean((b[0] @ w - b[1]) ** 2)), optax.sgd(0.05)
+
+    def step(carry, i, full=None):
+        w, optimizer, state = carry
+        along, state = direction.estimate(
+            gradient, w, (features[i], targets[i]), state, index=i, full=full
+        )
+        updates, optimizer = tx.update(along, optimizer, w)
+        return (optax.apply_updates(w, updates), optimizer, state), None
+
+    def epoch(carry, order):
+        return jax.lax.scan(step, step(carry, order[0], full=rows)[0], order[1:])
+
+    start = jnp.zeros(3)
+    order = jax.random.randint(jax.random.key(0), (100, 8), 0, 4)
+    carry = (start, tx.init(start), direction.init(start, start))
+    w = jax.jit(lambda c: jax.lax.scan(epoch, c, order))(carry)[0][0]
+    assert least <= float(jnp.linalg.norm(w - best)) < most
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="index must be given"):
         saga(2).estimate(oracle, POINTS[0], DATA[0], saga(2).init(POINTS[0], ()))
+    with pytest.raises(ValueError, match=r"index must lie in \[0, 2\), got 2"):
+        saga(2).estimate(oracle, POINTS[0], DATA[0], saga(2).init(POINTS[0], ()), index=2)
     with pytest.raises(ValueError, match="batches must be an integer"):
         saga(0)
+    with pytest.raises(ValueError, match="weight must lie in"):
+        msvr(2, 1.0)
     with pytest.raises(ValueError, match="weight must lie in"):
         storm(1.5)

@@ -79,3 +79,26 @@ def test_bad_input_is_named():
     )
     with pytest.raises(ValueError, match="constraint must give one array"):
         _start(solver)
+
+
+def test_a_constraint_that_no_point_meets_is_named():
+    options = {
+        "outer_optimizer": optax.sgd(0.05),
+        "inner_optimizer": optax.sgd(0.05),
+        "saddle_rate": 0.05,
+        "center_rate": 0.05,
+        "outer_weight": 1.0,
+    }
+    solver = lv_hba(_outer, _inner, lambda x, y: 1.0 + x**2, **options)
+    with pytest.raises(ValueError, match=r"project must .* misses it by 101.0 at the start"):
+        _start(solver)
+    solver = lv_hba(
+        _outer, _inner, _constraint, **options, project=lambda p: jax.tree.map(jnp.log, (p, p))[0]
+    )
+    with pytest.raises(ValueError, match="project must give a point that meets the constraint"):
+        _start(solver)
+    solver = lv_hba(
+        _outer, _inner, _constraint, **options, project=lambda p: jax.tree.map(lambda v: v / 0, p)
+    )
+    with pytest.raises(ValueError, match="project gives numbers that are not finite"):
+        _start(solver)

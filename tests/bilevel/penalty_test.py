@@ -249,3 +249,19 @@ def test_bome_on_the_coreset_toy():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make(optax.sgd(0.1))
+
+
+def test_z_may_have_an_optimizer_of_its_own():
+    def outer(x, y, batch):
+        return (y - 1.0) ** 2
+
+    def inner(x, y, batch):
+        return (y - 2.0 * x) ** 2
+
+    sgd = optax.sgd(0.1)
+    levels = {"outer_optimizer": sgd, "inner_optimizer": sgd, "pure_optimizer": optax.sgd(0.25)}
+    solver = penalty(outer, inner, sigma=0.5, **levels)
+    state = solver.init(jax.random.key(0), jnp.array(0.5), jnp.array(3.0))
+    state, _ = solver.step(state, None, None)
+    # z = 3 - 0.25 * 4, and y = 3 - 0.1 * (0.5 * 4 + 4).
+    np.testing.assert_allclose((state.y, state.z), (2.4, 2.0), rtol=1e-5)
