@@ -117,7 +117,7 @@ def hessians(problem, count: int, rank: int = 8) -> dict[str, list]:
         A list for each method.
     """
     b = jax.grad(problem.outer, 1)(problem.x, problem.y, problem.outer_batch)
-    xs = problem.x + 0.05 * jnp.arange(count, dtype=b.dtype)[:, None]
+    xs = problem.x[None, :] + 0.05 * jnp.arange(count, dtype=b.dtype)[:, None]
     gradient = jax.grad(problem.inner, 1)
     cycle = b.size - rank - 2 if b.size < 40 else 20
     options = {"rtol": 1e-5}
