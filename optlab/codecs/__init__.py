@@ -18,6 +18,7 @@ codec                bits   mild   wild   for
 ``float8``           8.13   3.0 %  19 %   parity with torchao's fp8
 ``float8('e5m2')``   8.13   5.8 %  5.9 %  the same, of more decades
 ``linear8``          8.13   2.9 %  69 %   messages; not second moments
+``per_tensor``       8      10 %   11 %   what blocks are compared with, here of ``dynamic8``
 ``dynamic4``         4.25                 first moments where memory is all, and with it
 ``linear4_nozero``   4.25   28 %   82 %   second moments; or
 ``rank1_linear4``    4      28 %   74 %   second moments of matrices; neither streams nor shards
@@ -36,6 +37,7 @@ from optlab.codecs._flash import flash8
 from optlab.codecs._float8 import float8
 from optlab.codecs._four import linear4_nozero, rank1_linear4
 from optlab.codecs._microscaling import microscaling, mxfp4, nvfp4
+from optlab.codecs._per_tensor import per_tensor
 from optlab.codecs._power import linear8, power8
 from optlab.codecs._registry import from_spec, get, spec
 from optlab.codecs._rounding import bfloat16, float32, stochastic_round
@@ -57,6 +59,7 @@ __all__ = [
     "microscaling",
     "mxfp4",
     "nvfp4",
+    "per_tensor",
     "power8",
     "rank1_linear4",
     "spec",

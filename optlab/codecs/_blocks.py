@@ -95,6 +95,17 @@ class BlockCodec(Blockwise):
         value = self._from_code(split(code, self.refit(encoded, code.shape).block))
         return join(value * scale[..., None], code.shape)
 
+    def encode_whole(self, x: jax.Array, key: jax.Array | None) -> Encoded:
+        """Codes ``x``, float32, with one scale for all its entries."""
+        top = jnp.max(self._largest(x)) if x.size else jnp.float32(0.0)
+        scale = self._scale.from_float32(top).reshape((1,) * x.ndim)
+        return Encoded(self._store(self._to_code(x * self._scale.inverse(scale), key)), scale)
+
+    def decode_whole(self, encoded: Encoded, shape: tuple[int, ...] | None) -> jax.Array:
+        """Undoes :meth:`encode_whole`."""
+        value = self._from_code(self._load(encoded.code, shape))
+        return value * self._scale.to_float32(encoded.scale)
+
     @property
     def _scale(self) -> Scale:
         return SCALES[self.scale_dtype]

@@ -13,6 +13,7 @@ from optlab.codecs._flash import flash8
 from optlab.codecs._float8 import float8
 from optlab.codecs._four import linear4_nozero, rank1_linear4
 from optlab.codecs._microscaling import microscaling, mxfp4, nvfp4
+from optlab.codecs._per_tensor import per_tensor
 from optlab.codecs._power import linear8, power8
 from optlab.codecs._rounding import bfloat16, float32
 
@@ -34,6 +35,7 @@ _FACTORIES = {
         microscaling,
         mxfp4,
         nvfp4,
+        per_tensor,
         power8,
         rank1_linear4,
     )

@@ -25,6 +25,7 @@ SIGNED = {
     "mxfp4": codecs.mxfp4(),
     "mxfp4 rotated": codecs.mxfp4(rotation=0),
     "nvfp4": codecs.nvfp4(),
+    "per_tensor dynamic8": codecs.per_tensor("dynamic8"),
     "microscaling ue5m3": codecs.microscaling(16, scale_dtype="ue5m3"),
     "bfloat16": codecs.bfloat16(),
     "float32": codecs.float32(),
@@ -39,6 +40,7 @@ UNSIGNED = {
     "unsigned flash8": codecs.flash8(signed=False),
     "linear4_nozero": codecs.linear4_nozero(),
     "rank1_linear4": codecs.rank1_linear4(),
+    "unsigned per_tensor float8": codecs.per_tensor("float8('e5m2')", signed=False),
 }
 CODECS = {**SIGNED, **UNSIGNED}
 

@@ -34,6 +34,7 @@ TABLE = {
     "linear8": (pair(codecs.linear8), 0.0288, 0.685),
     "4 bits": ((codecs.dynamic4(), codecs.linear4_nozero()), 0.277, 0.817),
     "4 bits, rank one": ((codecs.dynamic4(), codecs.rank1_linear4()), 0.280, 0.736),
+    "per tensor": (pair(codecs.per_tensor, "dynamic8"), 0.102, 0.115),
     "bfloat16": ((codecs.bfloat16(), codecs.bfloat16()), 0.00185, 0.00185),
 }
 

@@ -16,6 +16,7 @@ from optlab import codecs
         ("power8(64)", codecs.power8(64)),
         ("float8('e5m2')", codecs.float8("e5m2")),
         ("nvfp4(rotation=3)", codecs.nvfp4(rotation=3)),
+        ("per_tensor('linear8')", codecs.per_tensor("linear8")),
     ],
 )
 def test_text(text, codec):
@@ -33,6 +34,12 @@ def test_options_are_added():
 def test_bad_text_is_refused(text):
     with pytest.raises(ValueError, match="codec must be a codec or the text of a call"):
         codecs.get(text)
+
+
+def test_a_scale_for_all_is_for_codecs_that_have_one():
+    assert codecs.get("per_tensor('linear4_nozero')", signed=False).bits == 4
+    with pytest.raises(ValueError, match="of must be a codec that divides by one scale"):
+        codecs.per_tensor("coat8")
 
 
 @pytest.mark.parametrize(

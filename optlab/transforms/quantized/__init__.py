@@ -2,6 +2,7 @@
 
 from optlab.transforms.quantized._adam import adam8bit, adamw8bit, ademamix8bit
 from optlab.transforms.quantized._adam_low import adamw4bit, adamw_coat, adamw_fp8
+from optlab.transforms.quantized._bitsandbytes import load_bitsandbytes
 from optlab.transforms.quantized._fused import FusedTransformation, fused, step
 from optlab.transforms.quantized._inspect import explain, quantization_error, state_bytes
 from optlab.transforms.quantized._layerwise import lamb8bit, lars8bit, lion_k8bit, muon8bit
@@ -37,6 +38,7 @@ __all__ = [
     "lars8bit",
     "lion8bit",
     "lion_k8bit",
+    "load_bitsandbytes",
     "muon8bit",
     "quantization_error",
     "quantize_states",

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from optlab._checks import check_count
 from optlab.base import Params, PyTree
+from optlab.codecs import stochastic_round
 from optlab.transforms.quantized._quantize import QuantizedState, quantize_states, split_key
 from optlab.transforms.quantized._reach import reach
 from optlab.transforms.quantized._rules import CodecRule, Where, check_rule, choose, is_encoded
@@ -19,7 +20,7 @@ from optlab.transforms.quantized._stream import Slot, stream
 
 __all__ = ["CHUNK", "FusedTransformation", "fuse", "fused", "mask_of", "step"]
 
-CHUNK = 1 << 17  # entries
+CHUNK = 1 << 18  # entries
 
 
 class FusedTransformation(optax.GradientTransformationExtraArgs):
@@ -28,7 +29,8 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
     It is a pair ``(init, update)`` like every other one; wrapped by optax it loses its ``step``.
 
     Attributes:
-        step: ``params, state = step(params, grads, state, *, shardings=None, **extra)``.
+        step: ``params, state = step(params, grads, state, *, shardings=None, rounding=None,
+            **extra)``.
     """
 
     step: Callable[..., tuple[Params, QuantizedState]]
@@ -63,6 +65,9 @@ def fused(
     knows the shardings on explicit mesh axes, and outside of ``jit``; elsewhere they are its
     argument ``shardings``, a tree of :class:`jax.sharding.NamedSharding` like the parameters. Where
     a block straddles two devices, or the transform works by leaf, it takes the plain update.
+
+    Given a key of ``jax.random`` as its argument ``rounding``, ``step`` works in float32 on
+    parameters in bfloat16, which it then rounds stochastically.
 
     Args:
         tx: a transform that acts on each entry by itself, or on each leaf. What couples leaves,
@@ -138,7 +143,7 @@ def fuse(
     def update(updates, state, params=None, **extra):
         return plain(updates if params is None else params).update(updates, state, params, **extra)
 
-    def step(params, grads, state, *, shardings=None, **extra):
+    def step(params, grads, state, *, shardings=None, rounding=None, **extra):
         leaves, tree = jax.tree.flatten(params)
         shardings = (
             [_sharding(p) for p in leaves] if shardings is None else jax.tree.leaves(shardings)
@@ -147,13 +152,13 @@ def fuse(
         split = [s for s in shardings if not s.is_fully_replicated]
         apart = all(_falls_apart(slot, leaves, shardings) for slot in slots)
         if by is None or (split and (by == "leaf" or not apart)):
-            return step_plainly(plain(params), params, grads, state, **extra)
+            return step_plainly(plain(params), params, grads, state, rounding=rounding, **extra)
 
         tx = optax.with_extra_args_support(make(params))
         scalars = {k: v for k, v in extra.items() if isinstance(v, _NUMBERS) and jnp.ndim(v) == 0}
         key, rest = split_key(state.key)
 
-        def local(params, grads, nodes, key, scalars):
+        def local(params, grads, nodes, keys, scalars):
             def update(params, grads, values):
                 updates, new = tx.update(
                     tree.unflatten(grads),
@@ -166,7 +171,17 @@ def fuse(
             own = [slot._replace(node=node) for slot, node in zip(slots, nodes, strict=True)]
             # Taking apart codes that share a byte needs as much memory again.
             size = chunk // 2 if any(_is_packed(slot, params) for slot in own) else chunk
-            return stream(update, params, grads, own, key=key, chunk=size, cut=by == "entry")
+            key, rounding = keys
+            return stream(
+                update,
+                params,
+                grads,
+                own,
+                key=key,
+                rounding=rounding,
+                chunk=size,
+                cut=by == "entry",
+            )
 
         if split:
             of_params = [s.spec for s in shardings]
@@ -179,7 +194,7 @@ def fuse(
                 check_vma=False,
             )
         nodes = [slot.node for slot in slots]
-        new, nodes = local(leaves, tree.flatten_up_to(grads), nodes, key, scalars)
+        new, nodes = local(leaves, tree.flatten_up_to(grads), nodes, (key, rounding), scalars)
         return tree.unflatten(new), QuantizedState(states.unflatten(nodes), state.codecs, rest)
 
     return FusedTransformation(init, update, step)
@@ -214,10 +229,17 @@ def mask_of(mask: Any, params: Params) -> Any:
     return mask(params) if callable(mask) else mask
 
 
-def step_plainly(tx, params, grads, state, **extra):
+def step_plainly(tx, params, grads, state, *, rounding=None, **extra):
     """Takes a step by ``update`` and ``optax.apply_updates``."""
-    updates, state = optax.with_extra_args_support(tx).update(grads, state, params, **extra)
-    return optax.apply_updates(params, updates), state
+    tx, old = optax.with_extra_args_support(tx), params
+    if rounding is not None:
+        params, grads = (optax.tree.cast(tree, jnp.float32) for tree in (params, grads))
+    updates, state = tx.update(grads, state, params, **extra)
+    new = optax.apply_updates(params, updates)
+    if rounding is not None:
+        keys = optax.tree.split_key_like(rounding, old)
+        new = jax.tree.map(lambda x, p, k: stochastic_round(x, p.dtype, k), new, old, keys)
+    return new, state
 
 
 _NUMBERS = (bool, int, float, np.generic, np.ndarray, jax.Array)

@@ -15,6 +15,7 @@ from optlab.transforms.quantized._rules import (
     SMALLEST,
     CodecRule,
     Where,
+    admits,
     check_rule,
     choose,
     field_names,
@@ -72,7 +73,8 @@ def quantize_states(
             a codec (None for none), of which the first that is found in a leaf's path, such as
             ``0/mu/dense/kernel``, decides. None leaves all as it is.
         where: ``where(path, leaf)`` tells whether a leaf of the state, given by its shape and
-            dtype, may be coded: for instance :func:`all_but_embeddings`.
+            dtype, may be coded: for instance :func:`all_but_embeddings`. Or, for configs, a regular
+            expression that must be found in the path, such as ``"^(?!.*embed)"``.
         min_size: entries below which a leaf is left alone; 4096 if it is None.
         shards: devices over which the last axis of the leaves will lie, so that no block straddles
             two of them; an axis that they do not divide counts as whole. None asks the leaves that
@@ -176,7 +178,7 @@ def chosen_codecs(rule, state, where, min_size) -> dict[str, Codec]:
         if codec is None or x.ndim == 0 or x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating):
             continue
         shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        wanted = x.size >= smallest and (where is None or where(path_text(path), shape))
+        wanted = x.size >= smallest and admits(where, path_text(path), shape)
         if wanted and _keeps_shape(codec, x.shape[-1]):
             found[path_text(path)] = codec
     return found

@@ -10,9 +10,12 @@ from optlab import codecs
 from optlab.base import Codec, Encoded, PyTree
 
 __all__ = [
+    "SIGNED",
     "SMALLEST",
+    "UNSIGNED",
     "CodecRule",
     "Where",
+    "admits",
     "all_but_embeddings",
     "check_rule",
     "choose",
@@ -26,10 +29,11 @@ SMALLEST = 4096  # entries: smaller leaves are many, weigh nothing, and hold wha
 CodecRule = (
     Codec | str | Mapping[str, Codec | str] | Sequence[tuple[str, Codec | str | None]] | None
 )
-Where = Callable[[str, jax.ShapeDtypeStruct], bool]
+Where = Callable[[str, jax.ShapeDtypeStruct], bool] | str
 
-_SIGNED = ("mu", "m", "m1", "m2", "trace", "ema", "exp_avg")
-_UNSIGNED = ("nu", "nu_max", "v", "sum_of_squares", "exp_avg_sq")
+# Names of fields that hold moments.
+SIGNED = ("mu", "m", "m1", "m2", "trace", "ema", "exp_avg")
+UNSIGNED = ("nu", "nu_max", "v", "sum_of_squares", "exp_avg_sq")
 # Fields that bear one of these names and hold something else: Adan's v averages differences of
 # gradients, Sophia's nu an estimate of the Hessian's diagonal; both have signs.
 _OTHERS = (("ScaleByAdanState", "v"), ("SophiaState", "nu"))
@@ -57,6 +61,16 @@ def all_but_embeddings(path: str, leaf: jax.ShapeDtypeStruct) -> bool:
     """
     del leaf
     return "embed" not in path.lower()
+
+
+def admits(where: Where | None, path: str, leaf: jax.ShapeDtypeStruct) -> bool:
+    """Whether a leaf of a state may be coded, by the argument ``where``."""
+    if not isinstance(where, str):
+        return where is None or where(path, leaf)
+    try:
+        return re.search(where, path) is not None
+    except re.error as error:
+        raise ValueError(f"where must be a regular expression, got {where!r}: {error}.") from error
 
 
 def is_encoded(node: Any) -> bool:
@@ -112,8 +126,8 @@ def choose(rule: CodecRule, state: PyTree, path: Sequence[Any]) -> Codec | None:
                 return rule[field]
         elif (owner, field) in _OTHERS:
             return None
-        elif field in _SIGNED or field in _UNSIGNED:
-            return _sibling(rule, signed=field in _SIGNED)
+        elif field in SIGNED or field in UNSIGNED:
+            return _sibling(rule, signed=field in SIGNED)
     return None
 
 

@@ -17,10 +17,13 @@ import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from optlab.base import Codec
+from optlab.codecs import stochastic_round
 
 __all__ = ["Slot", "stream"]
 
-_FEWEST = 1 << 15  # entries of one leaf in one turn, for calls of kernels not to show
+# Entries up to which a leaf is worked on whole: XLA then keeps its new codes beside the old ones,
+# two bytes an entry for Adam, but a loop would cost more than that is worth.
+_WHOLE = 1 << 16
 
 
 class Slot(NamedTuple):
@@ -53,6 +56,7 @@ def stream(
     slots: Sequence[Slot],
     *,
     key: jax.Array | None = None,
+    rounding: jax.Array | None = None,
     chunk: int,
     cut: bool,
 ) -> tuple[list[jax.Array], list[Any]]:
@@ -64,16 +68,19 @@ def stream(
         params: leaves.
         grads: like ``params``.
         slots: leaves of the state.
-        key: of stochastic rounding.
+        key: of stochastic rounding of the slots.
+        rounding: a key, for parameters in bfloat16 to be rounded stochastically; ``update`` then
+            sees parameters and gradients in float32.
         chunk: about how many entries are at work at a time.
         cut: whether leaves may be cut; if not, a large one is at work alone, as a whole.
 
     Returns:
         The new leaves of the parameters and of the state.
     """
-    step = _Step(update, params, grads, slots, key)
+    step = _Step(update, params, grads, slots, key, rounding)
     matrices = [
-        _matrix(i, p, slots) if cut and p.size > chunk else None for i, p in enumerate(params)
+        _matrix(i, p, slots) if cut and p.size > min(chunk, _WHOLE) else None
+        for i, p in enumerate(params)
     ]
     new_params, new_nodes = list(params), [slot.node for slot in slots]
 
@@ -88,16 +95,17 @@ def stream(
         put(members, work)
     for j, value in zip(step.shared, shared, strict=True):
         new_nodes[j] = value
-    for members in _groups(params, slots, matrices, chunk):
-        put(members, _in_rows(step, members, matrices[members[0]], chunk))
+    for i, matrix in enumerate(matrices):
+        if matrix is not None:
+            put([i], _in_rows(step, i, matrix, chunk))
     return new_params, new_nodes
 
 
 class _Step:
     """The step of some members: a call that XLA does not inline."""
 
-    def __init__(self, update, params, grads, slots, key):
-        self.update, self.key = update, key
+    def __init__(self, update, params, grads, slots, key, rounding):
+        self.update, self.key, self.rounding = update, key, rounding
         self.params, self.grads, self.slots = params, grads, slots
         self.shared = [j for j, slot in enumerate(slots) if slot.owner is None]
 
@@ -113,25 +121,39 @@ class _Step:
             grads=[self.grads[i] for i in members],
         )
 
-    def __call__(self, members, work: _Work, turn: Any = 0) -> tuple[_Work, list]:
-        """Gives the new work, without gradients, and the new values of what is shared."""
-        with set_xla_metadata(inlineable="false"):
-            return jax.jit(self._apart, static_argnums=0)(tuple(members), work, turn)
+    def __call__(
+        self, members, work: _Work, turn: Any = 0, take: Callable | None = None
+    ) -> tuple[_Work, list]:
+        """Gives the new work, without gradients, and the new values of what is shared.
 
-    def _apart(self, members, work, turn):
-        # The mark is on all that is traced under it: every jnp.where would be a call of its own,
-        # and the step take twice as long.
-        with set_xla_metadata(inlineable="true"):
-            return self._body(members, work, turn)
+        If ``take(work, turn)`` tells what is at work in a turn, XLA reads it where it lies.
+        """
+
+        def apart(work, turn):
+            # The mark is on all that is traced under it: every jnp.where would be a call of its
+            # own, and the step take twice as long.
+            with set_xla_metadata(inlineable="true"):
+                return self._body(members, work if take is None else take(work, turn), turn)
+
+        with set_xla_metadata(inlineable="false"):
+            return jax.jit(apart)(work, turn)
+
+    def _shown(self, x: jax.Array) -> Any:
+        """The dtype in which the update sees a parameter or a gradient."""
+        return x.dtype if self.rounding is None else jnp.float32
 
     def _body(self, members, work, turn):
-        params, grads = ([_empty(x, x.dtype) for x in xs] for xs in (self.params, self.grads))
+        params, grads = (
+            [_empty(x, self._shown(x)) for x in xs] for xs in (self.params, self.grads)
+        )
         values = [
             _empty(s.node.code, jnp.float32) if s.codec else _empty(s.node, s.node.dtype)
             for s in self.slots
         ]
         for i, p, g in zip(members, work.params, work.grads, strict=True):
-            params[i], grads[i] = (x.reshape(_shown(x, self.params[i].ndim)) for x in (p, g))
+            params[i], grads[i] = (
+                x.reshape(_shape(x, self.params[i].ndim)).astype(self._shown(x)) for x in (p, g)
+            )
         owned = self.owned(members)
         for j, node in zip(owned, work.nodes, strict=True):
             codec, owner = self.slots[j].codec, self.slots[j].owner
@@ -152,10 +174,16 @@ class _Step:
                 key = jax.random.fold_in(jax.random.fold_in(key, j), turn)
             return codec.refit(node, x.shape).encode(x, key=key)
 
-        moved = [optax.apply_updates(params[i], updates[i].astype(grads[i].dtype)) for i in members]
+        def moved(i, p):
+            new = optax.apply_updates(params[i], updates[i].astype(grads[i].dtype))
+            if self.rounding is not None:
+                key = jax.random.fold_in(jax.random.fold_in(self.rounding, i), turn)
+                new = stochastic_round(new, p.dtype, key)
+            return new.reshape(p.shape)
+
         return (
             _Work(
-                params=[x.reshape(p.shape) for x, p in zip(moved, work.params, strict=True)],
+                params=[moved(i, p) for i, p in zip(members, work.params, strict=True)],
                 nodes=[coded(j, node) for j, node in zip(owned, work.nodes, strict=True)],
                 grads=[],
             ),
@@ -163,21 +191,23 @@ class _Step:
         )
 
 
-def _in_rows(step: _Step, members: Sequence[int], matrix: _Matrix, chunk: int) -> _Work:
-    """Steps some rows of each of the members at a time."""
-    before = step.work(members)
+def _in_rows(step: _Step, index: int, matrix: _Matrix, chunk: int) -> _Work:
+    """Steps some rows of a leaf at a time."""
+    before = step.work([index])
     whole = jax.tree.map(lambda x: _as_bits(x.reshape(matrix.rows, -1)), before)
-    count = _rows_a_turn(matrix, max(_FEWEST, chunk // len(members)))
+    count = _rows_a_turn(matrix, chunk)
 
-    def rows(tree, start, count):
-        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), tree)
+    def turn(i, done, count=count, first=None):
+        def start(i):
+            return i * count if first is None else first
 
-    def turn(i, done, count=count, start=None):
-        start = i * count if start is None else start
-        part = rows(done._replace(grads=whole.grads), start, count)
-        work, _ = step(members, jax.tree.map(_from_bits, part, before), i)
+        def take(work, i):
+            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start(i), count), work)
+            return jax.tree.map(_from_bits, part, before)
+
+        work, _ = step([index], done._replace(grads=whole.grads), i, take)
         return jax.tree.map(
-            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, _as_bits(new), start, 0),
+            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, _as_bits(new), start(i), 0),
             done,
             work,
         )
@@ -201,8 +231,11 @@ def _from_bits(x: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def _rows_a_turn(matrix: _Matrix, chunk: int) -> int:
-    """About ``chunk`` entries: a divisor of the rows if one is near, so that none are left over."""
-    most = min(matrix.rows, max(1, chunk // matrix.width))
+    """About ``chunk`` entries, at most half of the rows, as a loop of one turn is none to XLA.
+
+    It is a divisor of the rows if one is near, so that none are left over.
+    """
+    most = max(1, min(matrix.rows // 2, chunk // matrix.width))
     near = (n for n in range(most, most // 2, -1) if matrix.rows % n == 0)
     return next(near, most)
 
@@ -237,25 +270,12 @@ def _bundles(params, matrices, chunk) -> Iterator[list[int]]:
     yield bundle
 
 
-def _groups(params, slots, matrices, chunk) -> Iterator[list[int]]:
-    """The leaves that are cut, together if they are alike: fewer calls are then traced."""
-    alike: dict[Any, list[int]] = {}
-    for i, matrix in enumerate(matrices):
-        if matrix is not None:
-            own = tuple(s.codec for s in slots if s.owner == i)
-            alike.setdefault((matrix, params[i].ndim, params[i].dtype, own), []).append(i)
-    most = max(1, chunk // _FEWEST)
-    for members in alike.values():
-        for start in range(0, len(members), most):
-            yield members[start : start + most]
-
-
 def _empty(x, dtype):
     """An array of zero size with as many axes as x; a scalar if x is one."""
     return jnp.zeros((0,) * x.ndim, dtype)
 
 
-def _shown(x, ndim) -> tuple[int, ...]:
+def _shape(x, ndim) -> tuple[int, ...]:
     """The shape in which rows are shown to the update: with as many axes as their leaf has."""
     if x.ndim == ndim:
         return x.shape

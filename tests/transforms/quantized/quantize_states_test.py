@@ -57,8 +57,11 @@ def test_rules_choose():
     assert coded(only.init(PARAMS)) == {"mu/w": "dynamic8", "mu/embed": "dynamic8"}
     rules = [("nu/.*embed", None), ("^nu", "float8(signed=False)"), ("w$", "flash8")]
     assert coded(quantize_states(adam, rules).init(PARAMS)) == {"nu/w": "float8", "mu/w": "flash8"}
-    spared = quantize_states(adam, where=quantized.all_but_embeddings)
-    assert coded(spared.init(PARAMS)).keys() == {"mu/w", "nu/w"}
+    for where in (quantized.all_but_embeddings, "^(?!.*embed)"):
+        spared = quantize_states(adam, where=where)
+        assert coded(spared.init(PARAMS)).keys() == {"mu/w", "nu/w"}
+    with pytest.raises(ValueError, match=r"where must be a regular expression, got '\('"):
+        quantize_states(adam, where="(").init(PARAMS)
     assert not coded(quantize_states(adam, None).init(PARAMS))
     assert len(coded(quantize_states(adam, min_size=1).init(PARAMS))) == 6  # all but the scalar
 
