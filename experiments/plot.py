@@ -1,7 +1,7 @@
 """Draws runs or sweeps beside each other, from their metrics.jsonl.
 
   python -m experiments.plot runs/a runs/b --out=plot.png
-  python -m experiments.plot runs/lion_vs_adamw --metrics=train_loss,test_loss
+  python -m experiments.plot runs/lion_vs_adamw --metrics=train_loss,test_loss --over=seconds
 
 A sweep is drawn as the best point of each method, with the spread of its seeds. The same figures go
 into a table beside the picture, plot.csv.
@@ -15,6 +15,10 @@ from absl import app, flags
 _OUT = flags.DEFINE_string("out", "plot.png", "The picture; its suffix gives the format.")
 _METRICS = flags.DEFINE_list(
     "metrics", ["train_loss", "test_accuracy"], "Figures of metrics.jsonl, a panel each."
+)
+
+_OVER = flags.DEFINE_enum(
+    "over", "step", ["step", "seconds"], "The abscissa; seconds are those of the steps alone."
 )
 
 
@@ -47,7 +51,7 @@ def main(argv):
                 raise training.ConfigError(
                     f"metric {name!r} is in none of the runs; there is {told}."
                 )
-        training.plot_curves(runs, out, _METRICS.value)
+        training.plot_curves(runs, out, _METRICS.value, _OVER.value)
         training.write_curves(runs, out.with_suffix(".csv"), _METRICS.value)
     except (training.ConfigError, ValueError) as error:  # the latter of an unknown suffix
         print(error, file=sys.stderr)

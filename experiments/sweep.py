@@ -21,10 +21,11 @@ and a folder a cell. Exit codes are those of train.py, but that a cell may diver
 
 import pathlib
 import re
-import signal
 import sys
 
 from absl import app, flags
+
+from experiments._sigterm import exit_on_sigterm
 
 _CONFIGS = flags.DEFINE_multi_string(
     "config", ["experiments/configs/digits.py"], "file.py:variant,field=value; one a method."
@@ -101,7 +102,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGTERM, lambda signum, _: sys.exit(128 + signum)
-    )  # from the first import on
+    exit_on_sigterm()
     app.run(main, flags_parser=_parse_flags)

@@ -9,6 +9,7 @@ from optlab.training._config import (
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
+    RunConfig,
     TrainConfig,
     apply_variant,
     field_type,
@@ -21,7 +22,7 @@ from optlab.training._grid import Cell, Times, parse_axis
 from optlab.training._loop import train
 from optlab.training._metrics import quiet_logs, read_metrics
 from optlab.training._registry import make_optimizer, make_schedule, optimizers
-from optlab.training._result import Result
+from optlab.training._result import Result, RunResult
 from optlab.training._state import TrainState, state_bytes_per_parameter
 from optlab.training._sweep import Sweep, Winner, sweep
 from optlab.training._sweep_report import write_sweep_report
@@ -38,6 +39,8 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "Result",
+    "RunConfig",
+    "RunResult",
     "StorageError",
     "Sweep",
     "Times",

@@ -18,6 +18,7 @@ from absl import logging
 from optlab.base import PyTree
 from optlab.training._config import ConfigError
 from optlab.training._workdir import StorageError
+from optlab.transforms.quantized import check_codecs
 
 __all__ = ["Checkpoints"]
 
@@ -101,8 +102,8 @@ class Checkpoints:
             The tree that was saved.
 
         Raises:
-            ConfigError: if paths, shapes or dtypes differ, which orbax would cast or misreport; the
-                message names them.
+            ConfigError: if paths, shapes or dtypes differ, which orbax would cast or misreport, or
+                the codecs of quantized states; the message names them.
         """
         folder = self._folder / str(step)
         targets = _flatten(like)
@@ -116,6 +117,12 @@ class Checkpoints:
             if here.get(path) != there.get(path)
         ]
         if differing:
+            records = {
+                path: jax.ShapeDtypeStruct(stored[path].shape, leaf.dtype, sharding=leaf.sharding)
+                for path, leaf in targets.items()
+                if path.rpartition(".")[2] == "codecs" and path in stored
+            }
+            self._check_codecs(step, _load_some(folder, records), like)
             more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise ConfigError(
                 f"checkpoint {folder} is of another state: {'; '.join(differing[:3])}{more}."
@@ -125,10 +132,21 @@ class Checkpoints:
             for path, leaf in codes.items()
         }
         loaded = _orbax().load(folder, abstract)
-        leaves = [
-            _decode(loaded[path], leaf) if leaf.size else leaf for path, leaf in targets.items()
-        ]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        leaves = {
+            path: _decode(loaded[path], leaf) if leaf.size else leaf
+            for path, leaf in targets.items()
+        }
+        self._check_codecs(step, leaves, like)
+        return jax.tree.unflatten(jax.tree.structure(like), leaves.values())
+
+    def _check_codecs(self, step: int, found: Mapping[str, jax.Array], like: PyTree) -> None:
+        """Refuses quantized states in other codecs; ``found`` has the leaves that tell them."""
+        leaves = (_flatten(like) | found).values()
+        try:
+            check_codecs(jax.tree.unflatten(jax.tree.structure(like), leaves), like)
+        except ValueError as error:
+            folder = self._folder / str(step)
+            raise ConfigError(f"checkpoint {folder} is of another optimizer: {error}") from error
 
     def _steps(self) -> list[int]:
         """The steps that have a checkpoint, sound or not."""
@@ -185,6 +203,17 @@ def _orbax() -> Any:
     from orbax.checkpoint import v1  # takes a second
 
     return v1
+
+
+def _load_some(folder: pathlib.Path, wanted: Mapping[str, Any]) -> Mapping[str, jax.Array]:
+    """Loads some leaves by path."""
+    if not wanted:
+        return {}
+    orbax = _orbax()
+    context = orbax.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        return orbax.load(folder, wanted)
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:

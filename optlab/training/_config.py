@@ -12,7 +12,7 @@ import runpy
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "Arguments",
@@ -21,11 +21,14 @@ __all__ = [
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "RunConfig",
     "TrainConfig",
     "apply_variant",
+    "at_least",
     "field_type",
     "load_config",
     "nearest",
+    "one_of",
     "override",
     "validate",
 ]
@@ -55,11 +58,11 @@ class Arguments(dict):
         return object()
 
 
-def _at_least(minimum: float, default: Any) -> Any:
+def at_least(minimum: float, default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"at_least": minimum})
 
 
-def _one_of(*choices: str) -> Any:
+def one_of(*choices: str) -> Any:
     """A field that has the first choice by default."""
     return dataclasses.field(default=choices[0], metadata={"one_of": choices})
 
@@ -72,17 +75,20 @@ class ModelConfig:
     Attributes:
         name: ``mlp``, ``cnn`` or ``resnet`` for images, ``vit`` too, ``lstm`` or ``gpt`` for texts.
         widths: of the hidden layers of an mlp, the channels of a cnn.
-        width, depth, heads, patch, dropout, tied: see :mod:`optlab.training.models`.
+        width, depth, heads, patch, dropout, tied, stable_embedding, layers: see
+            :mod:`optlab.training.models`.
     """
 
     name: str = "mlp"
-    widths: tuple[int, ...] = _at_least(1, (128, 128))
-    width: int | None = _at_least(1, None)
-    depth: int | None = _at_least(1, None)
-    heads: int | None = _at_least(1, None)
-    patch: int | None = _at_least(1, None)
+    widths: tuple[int, ...] = at_least(1, (128, 128))
+    width: int | None = at_least(1, None)
+    depth: int | None = at_least(1, None)
+    heads: int | None = at_least(1, None)
+    patch: int | None = at_least(1, None)
     dropout: float | None = None
     tied: bool | None = None
+    stable_embedding: bool | None = None
+    layers: str | None = None
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -96,8 +102,8 @@ class DataConfig:
     """
 
     name: str = "digits"
-    length: int = _at_least(1, 128)
-    split: int = _at_least(0, 0)
+    length: int = at_least(1, 128)
+    split: int = at_least(0, 0)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -110,8 +116,8 @@ class MeshConfig:
             state.
     """
 
-    data: int = _at_least(1, 1)
-    fsdp: int = _at_least(1, 1)
+    data: int = at_least(1, 1)
+    fsdp: int = at_least(1, 1)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -123,13 +129,16 @@ class OptimizerConfig:
         learning_rate: the peak.
         schedule: ``constant``, ``cosine`` or ``linear``; the latter two end at zero.
         warmup_steps: steps of linear growth from zero to the peak.
+        statistics: whether it is given the statistics of the layers, as MKOR wants them: see
+            :func:`optlab.transforms.curvature.layer_taps`.
         arguments: further keyword arguments of the factory.
     """
 
     name: str = "adamw"
-    learning_rate: float = _at_least(0, 1e-3)
+    learning_rate: float = at_least(0, 1e-3)
     schedule: str = "cosine"
-    warmup_steps: int = _at_least(0, 0)
+    warmup_steps: int = at_least(0, 0)
+    statistics: bool = False
     arguments: Arguments = dataclasses.field(default_factory=Arguments)
 
     def __setattr__(self, field, value):
@@ -139,19 +148,38 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
-class TrainConfig:
-    """One training run, whole: the same config gives the same parameters, bit for bit.
+class RunConfig:
+    """What every run has: the same config gives the same result, bit for bit.
 
     Attributes:
         seed: of the initial parameters and of the order of the examples.
         steps: updates in all.
+        log_every, eval_every, checkpoint_every: in steps; the last step does all three.
+    """
+
+    seed: int = at_least(0, 0)
+    steps: int = at_least(1, 1000)
+    log_every: int = at_least(1, 50)
+    eval_every: int = at_least(1, 100)
+    checkpoint_every: int = at_least(1, 500)
+
+    def check(self) -> None:
+        """Raises ConfigError where fields that are right one by one contradict each other."""
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """One training run, whole.
+
+    Attributes:
         batch_size: examples a step.
         accumulate: parts that a batch is cut into, of which one at a time is in memory. The step is
             that of the whole batch, but for the batch statistics and the dropout of each part.
         param_dtype: ``float32``, or ``bfloat16`` with stochastic rounding: the optimizer works in
             float32, the model computes in bfloat16.
-        log_every, eval_every, checkpoint_every: in steps; the last step does all three.
         eval_batch_size: held-out examples at a time.
+        evaluate: the ``last`` parameters, or the ``average`` that the optimizer keeps of them: see
+            :func:`optlab.transforms.learning_rate_free.polynomial_averaging`.
         on_nonfinite: what to do at a loss that is inf or NaN: ``stop`` the run, by its next log
             line, with nothing saved beyond the step before; ``skip`` the step and count it, as one
             whose gradient norm is so in float32; or ``ignore`` it. Parameters that have become so
@@ -161,24 +189,46 @@ class TrainConfig:
         model, data, optimizer, mesh: see their classes.
     """
 
-    seed: int = _at_least(0, 0)
-    steps: int = _at_least(1, 1000)
-    batch_size: int = _at_least(1, 64)
-    accumulate: int = _at_least(1, 1)
-    param_dtype: str = _one_of("float32", "bfloat16")
-    log_every: int = _at_least(1, 50)
-    eval_every: int = _at_least(1, 100)
-    checkpoint_every: int = _at_least(1, 500)
-    eval_batch_size: int = _at_least(1, 512)
-    on_nonfinite: str = _one_of("stop", "skip", "ignore")
+    batch_size: int = at_least(1, 64)
+    accumulate: int = at_least(1, 1)
+    param_dtype: str = one_of("float32", "bfloat16")
+    eval_batch_size: int = at_least(1, 512)
+    evaluate: str = one_of("last", "average")
+    on_nonfinite: str = one_of("stop", "skip", "ignore")
     profile_steps: str = ""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
+    def check(self) -> None:
+        """See :class:`RunConfig`."""
+        if self.optimizer.warmup_steps > self.steps:
+            raise ConfigError("config.optimizer.warmup_steps must not exceed config.steps.")
+        window = re.fullmatch(r"(\d+):(\d+)", self.profile_steps)
+        if self.profile_steps and not (window and int(window[1]) < int(window[2])):
+            raise ConfigError(
+                f"config.profile_steps must be such as '10:20', got {self.profile_steps!r}."
+            )
+        devices = self.mesh.data * self.mesh.fsdp
+        if self.batch_size % (self.accumulate * devices):
+            shares = " times ".join(
+                f"the {count} {what}"
+                for count, what in (
+                    (self.accumulate, "parts of accumulate"),
+                    (devices, "devices"),
+                )
+                if count > 1
+            )
+            raise ConfigError(
+                f"config.batch_size must be a multiple of {shares}, got {self.batch_size}."
+            )
 
-def field_type(config: TrainConfig, path: str) -> Any:
+
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+
+
+def field_type(config: RunConfig, path: str) -> Any:
     """Gives the annotated type of a field.
 
     Args:
@@ -206,7 +256,7 @@ def field_type(config: TrainConfig, path: str) -> Any:
     return kind
 
 
-def override(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+def override(config: AnyConfig, changes: Mapping[str, Any]) -> AnyConfig:
     """Copies a config with some of its fields changed.
 
     Args:
@@ -235,8 +285,8 @@ def override(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
 
 
 def apply_variant(
-    config: TrainConfig, variant: str, variants: Mapping[str, Mapping[str, Any]]
-) -> TrainConfig:
+    config: AnyConfig, variant: str, variants: Mapping[str, Mapping[str, Any]]
+) -> AnyConfig:
     """Applies the part of ``--config=file.py:variant,field=value`` after the colon.
 
     Args:
@@ -275,17 +325,18 @@ def _parse(text: str, kind: Any) -> Any:
         return text
 
 
-def load_config(spec: str) -> TrainConfig:
+def load_config(spec: str, kind: type[AnyConfig] = TrainConfig) -> AnyConfig:
     """Loads ``path/to/file.py[:variant,field=value]``, a file that defines ``get_config(variant)``.
 
     Args:
         spec: as after ``--config=``.
+        kind: of config that is wanted.
 
     Returns:
         The config, validated.
 
     Raises:
-        ConfigError: if the file is missing or gives no TrainConfig, and as :func:`apply_variant`.
+        ConfigError: if the file is missing or gives no such config, and as :func:`apply_variant`.
 
     >>> load_config("digits.py:smoke")
     Traceback (most recent call last):
@@ -296,13 +347,15 @@ def load_config(spec: str) -> TrainConfig:
         raise ConfigError(f"config {path!r} is not a file.")
     get_config = runpy.run_path(path).get("get_config")
     config = get_config(variant) if callable(get_config) else None
-    if not isinstance(config, TrainConfig):
-        raise ConfigError(f"config {path!r} has no get_config(variant) that gives a TrainConfig.")
+    if not isinstance(config, kind):
+        raise ConfigError(
+            f"config {path!r} has no get_config(variant) that gives a {kind.__name__}."
+        )
     validate(config)
     return config
 
 
-def validate(config: TrainConfig) -> None:
+def validate(config: RunConfig) -> None:
     """Checks the type and the range of every field.
 
     Args:
@@ -316,23 +369,7 @@ def validate(config: TrainConfig) -> None:
     optlab.training._config.ConfigError: config.steps must be at least 1, got 0.
     """
     _validate(config, "config")
-    if config.optimizer.warmup_steps > config.steps:
-        raise ConfigError("config.optimizer.warmup_steps must not exceed config.steps.")
-    window = re.fullmatch(r"(\d+):(\d+)", config.profile_steps)
-    if config.profile_steps and not (window and int(window[1]) < int(window[2])):
-        raise ConfigError(
-            f"config.profile_steps must be such as '10:20', got {config.profile_steps!r}."
-        )
-    devices = config.mesh.data * config.mesh.fsdp
-    if config.batch_size % (config.accumulate * devices):
-        shares = " times ".join(
-            f"the {count} {what}"
-            for count, what in ((config.accumulate, "parts of accumulate"), (devices, "devices"))
-            if count > 1
-        )
-        raise ConfigError(
-            f"config.batch_size must be a multiple of {shares}, got {config.batch_size}."
-        )
+    config.check()
 
 
 def _validate(holder: Any, path: str) -> None:

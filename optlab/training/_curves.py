@@ -58,14 +58,19 @@ def plot_curves(
     runs: Runs,
     path: str | os.PathLike,
     metrics: Sequence[str] = ("train_loss", "test_accuracy"),
+    over: str = "step",
 ) -> None:
-    """Draws figures of some runs over the steps.
+    """Draws figures of some runs over the steps, or over the time that these took.
 
     Args:
         runs: the ``metrics.jsonl`` of each run by its label; several files are drawn as their mean
             inside the range that they span.
         path: of the picture; its suffix gives the format.
         metrics: the figures, a panel each; losses are on a logarithmic scale.
+        over: ``step``, or ``seconds`` of stepping, without evaluations, checkpoints and start-up.
+
+    Raises:
+        ValueError: if ``over`` is neither.
 
     >>> import io
     >>> picture = io.BytesIO()
@@ -73,18 +78,22 @@ def plot_curves(
     >>> picture.getvalue()[1:4]
     b'PNG'
     """
+    if over not in ("step", "seconds"):
+        raise ValueError(f"over must be 'step' or 'seconds', got {over!r}.")
     from matplotlib.figure import Figure  # takes a second; without pyplot there is no global state
 
     figure = Figure(figsize=(4.5 * len(metrics), 3.5), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         for label, files in runs.items():
             points = _points(files, name)
-            steps, means = list(points), [statistics.fmean(v) for v in points.values()]
+            times = _times(files) if over == "seconds" else {step: step for step in points}
+            steps = [times[step] for step in points]
+            means = [statistics.fmean(v) for v in points.values()]
             (line,) = axes.plot(steps, means, label=label, marker="." if len(points) < 3 else "")
             if any(len(v) > 1 for v in points.values()):
                 ranges = zip(*((min(v), max(v)) for v in points.values()), strict=True)
                 axes.fill_between(steps, *ranges, color=line.get_color(), alpha=0.2, linewidth=0)
-        axes.set(xlabel="step", ylabel=_TITLES.get(name, name.replace("_", " ")))
+        axes.set(xlabel=over, ylabel=_TITLES.get(name, name.replace("_", " ")))
         axes.grid(alpha=0.3)
         if name.endswith("loss"):
             axes.set_yscale("log")
@@ -96,11 +105,27 @@ def plot_curves(
 def _points(files: str | os.PathLike | Sequence[str | os.PathLike], name: str) -> dict:
     """The values of a figure by step."""
     points: dict[int, list[float]] = {}
-    for file in [files] if isinstance(files, str | os.PathLike) else files:
+    for file in _each(files):
         for record in read_metrics(file):
             if name in record:
                 points.setdefault(record["step"], []).append(record[name])
     return dict(sorted(points.items()))
+
+
+def _times(files: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[int, float]:
+    """The seconds that the steps up to each line took, mean over the files."""
+    times: dict[int, list[float]] = {}
+    for file in _each(files):
+        step, seconds = 0, 0.0
+        for record in read_metrics(file):
+            seconds += (record["step"] - step) / record["steps_per_second"]
+            step = record["step"]
+            times.setdefault(step, []).append(seconds)
+    return {step: statistics.fmean(values) for step, values in times.items()}
+
+
+def _each(files: str | os.PathLike | Sequence[str | os.PathLike]) -> Sequence[str | os.PathLike]:
+    return [files] if isinstance(files, str | os.PathLike) else files
 
 
 def write_curves(

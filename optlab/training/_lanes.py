@@ -14,12 +14,13 @@ import numpy as np
 
 from optlab.training._checkpoint import Checkpoints
 from optlab.training._config import ConfigError, TrainConfig
-from optlab.training._loop import Due, diverged_at, figures, load_examples
+from optlab.training._loop import diverged_at, figures, load_examples
 from optlab.training._metrics import Lines
 from optlab.training._program import Carry, Program, compile_program
 from optlab.training._pure import Knobs, seed_words
 from optlab.training._registry import make_optimizer, make_schedule
 from optlab.training._result import Result, summary
+from optlab.training._run import Due
 from optlab.training._signals import Stop
 from optlab.training._state import state_bytes_per_parameter
 from optlab.training._workdir import Workdir, write_text
@@ -33,7 +34,7 @@ class Lanes:
 
     A program is compiled once for a number of lanes, and serves as many others of the same kind. A
     branch that an optimizer takes now and then, such as a decomposition every 200 steps, is
-    computed at every step, as always under ``vmap``.
+    computed at every step, as always under ``vmap``; but where there is one lane it is not.
 
     Args:
         config: of any of the runs.

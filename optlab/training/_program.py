@@ -46,7 +46,7 @@ def compile_program(
 
     Args:
         config: of the run.
-        tx: its optimizer, to be called with ``value``, ``grad`` and ``value_fn``.
+        tx: its optimizer, called as :class:`PureRun` says.
         data: its examples, on the host.
         lanes: what tells several runs apart, to be computed side by side.
 
@@ -70,13 +70,15 @@ def compile_program(
         def step(carry, train, order):
             return run.step(seed, carry, train, order)
     else:
-        init = jax.vmap(lambda knobs: run.init(knobs.seed, knobs))
-        step = jax.vmap(
+        size = len(lanes.seed)
+        over = jax.vmap if size > 1 else _over_one
+        init = over(lambda knobs: run.init(knobs.seed, knobs))
+        step = over(
             lambda carry, train, order: run.step(carry.knobs.seed, carry, train, order),
             in_axes=(0, None, 0),
         )
-        read, evaluate = jax.vmap(read), jax.vmap(evaluate, in_axes=(0, None))
-        order = np.stack([order] * len(lanes.seed))
+        read, evaluate = over(read), over(evaluate, in_axes=(0, None))
+        order = np.stack([order] * size)
 
     # Compiled, no two leaves share a buffer, even if a state starts as the parameters: donation
     # needs that.
@@ -114,6 +116,20 @@ def compile_program(
         task=run.task,
         restart=restart,
     )
+
+
+def _over_one(function: Callable, in_axes: Any = 0) -> Callable:
+    """``jax.vmap`` over an axis of length one, under which a branch stays a branch."""
+
+    def call(*args):
+        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+        own = [
+            arg if axis is None else jax.tree.map(lambda x: x[0], arg)
+            for arg, axis in zip(args, axes, strict=True)
+        ]
+        return jax.tree.map(lambda x: x[None], function(*own))
+
+    return call
 
 
 def _dtypes(tree: PyTree) -> list[tuple[tuple[int, ...], np.dtype]]:

@@ -21,6 +21,8 @@ from optlab.training._state import TrainState
 from optlab.training._tasks import Task, make_task
 from optlab.training.data import Dataset, Examples, Windows, scale_pixels
 from optlab.training.models import Functional, functional, make_model
+from optlab.transforms.curvature import layer_taps
+from optlab.transforms.learning_rate_free import averaged_params
 from optlab.transforms.quantized import FusedTransformation
 
 __all__ = ["Carry", "Knobs", "PureRun", "seed_words"]
@@ -57,8 +59,9 @@ class PureRun:
 
     Args:
         config: of the run.
-        tx: its optimizer, to be called with ``value``, ``grad`` and ``value_fn``; where there are
-            knobs, one with their values takes its place.
+        tx: its optimizer, to be called with ``value``, ``grad``, ``value_fn`` and ``grad_fn``, and
+            with ``statistics`` if the config says so; where there are knobs, one with their values
+            takes its place.
         data: its examples, on the host.
         layout: where its arrays lie.
 
@@ -126,8 +129,15 @@ class PureRun:
         noise = jax.random.fold_in(jax.random.wrap_key_data(seed), 2**32 - 1)
         dropout, rounding = jax.random.split(jax.random.fold_in(noise, state.step))
         gradients, value = self._over_parts(carry.rest, train, rows, dropout)
-        rest, (grads, means) = gradients(state.params)
-        extra = {"value": means["loss"], "grad": grads, "value_fn": value}
+        rest, (grads, statistics, means) = gradients(state.params)
+        extra = {
+            "value": means["loss"],
+            "grad": grads,
+            "value_fn": value,
+            "grad_fn": lambda params: gradients(params)[1][0],
+        }
+        if self._config.optimizer.statistics:
+            extra["statistics"] = statistics
         if self._rounds:
             extra["key"] = rounding
         with _blaming(self._config.optimizer):
@@ -135,7 +145,9 @@ class PureRun:
             if self._layout.devices > 1 and isinstance(new.tx, FusedTransformation):
                 extra["shardings"] = self._layout.of_state(state.params)
             new = new.apply_gradients(grads=grads, **extra).replace(tx=state.tx)
-        norm = self._gradient_norm(grads, new.step)
+        # Behind a barrier, as XLA would rather compute the gradients twice. At every step: a branch
+        # that only logged steps take costs a CPU more than the norm does.
+        norm = _norm(jax.lax.optimization_barrier(grads))
         new, rest, sums = self._guarded(carry, new, rest, means, norm)
         return Carry(new, rest, sums | {"gradient_norm": norm}, carry.knobs)
 
@@ -168,6 +180,9 @@ class PureRun:
         parts = math.ceil(count / self._config.eval_batch_size)
         size = self._layout.round_up(math.ceil(count / parts))
         params, rest = carry.state.params, carry.rest
+        if self._config.evaluate == "average":
+            with _blaming(self._config.optimizer):
+                params = averaged_params(carry.state.opt_state, params)
 
         def part(sums, start):
             rows = start + jnp.arange(size)  # those beyond the last count for nothing
@@ -199,7 +214,7 @@ class PureRun:
             make_optimizer(config.optimizer.name, rate, **config.optimizer.arguments)
         )
 
-    def _score(self, params, rest, examples, rows, key=None):
+    def _score(self, params, rest, examples, rows, key=None, taps=None):
         layout = self._layout
         batch = jax.tree.map(lambda array: array[layout.split(rows)], examples)
         outputs, rest = self._model.apply(
@@ -208,46 +223,43 @@ class PureRun:
             scale_pixels(batch.inputs),
             train=key is not None,
             key=key,
+            taps=taps,
         )
         return self.task.score(outputs, batch.targets), rest
 
-    def _loss(self, params, rest, train, rows, key):
-        scores, rest = self._score(params, rest, train, rows, key)
+    def _loss(self, params, taps, rest, train, rows, key):
+        scores, rest = self._score(params, rest, train, rows, key, taps)
         means = {name: values.mean() for name, values in scores.items()}
         return means["loss"], (means, rest)
 
     def _over_parts(self, rest, train, rows, key) -> tuple[Callable, Callable]:
         """Gives two functions of the parameters, over a batch part by part.
 
-        The first gives the rest and the means of gradients and figures, the second the loss.
+        The first gives the rest and the means of gradients, of the layers' statistics and of the
+        figures, the second the loss.
         """
 
         def gradients(params):
+            taps = layer_taps(params) if self._config.optimizer.statistics else {}
+
             def part(rest, rows, key):
-                grads, (means, rest) = jax.grad(self._loss, has_aux=True)(
-                    params, rest, train, rows, key
-                )
-                return rest, (grads, means)
+                (grads, statistics), (means, rest) = jax.grad(
+                    self._loss, argnums=(0, 1), has_aux=True
+                )(params, taps, rest, train, rows, key)
+                return rest, (grads, statistics, means)
 
             return _mean_over_parts(part, self._config.accumulate, rest, rows, key)
 
-        def value(params):
+        def value(params, *, grad_fn=None):
+            del grad_fn  # optax's line searches hand on all extra arguments but their own
+
             def part(rest, rows, key):
-                loss, (_, rest) = self._loss(params, rest, train, rows, key)
+                loss, (_, rest) = self._loss(params, {}, rest, train, rows, key)
                 return rest, loss
 
             return _mean_over_parts(part, self._config.accumulate, rest, rows, key)[1]
 
         return gradients, value
-
-    def _gradient_norm(self, grads: PyTree, step: jax.Array) -> jax.Array:
-        """The norm of the gradients that led to a step, zero where nobody reads it."""
-        if self._config.on_nonfinite == "skip" or jax.default_backend() != "cpu":
-            # Behind a barrier, as XLA would rather compute the gradients twice.
-            return _norm(jax.lax.optimization_barrier(grads))
-        # Elsewhere than on a CPU, a branch waits for the host.
-        logged = (step % self._config.log_every == 0) | (step == self._config.steps)
-        return jax.lax.cond(logged, _norm, lambda _: jnp.zeros(()), grads)
 
     def _guarded(self, carry, new, rest, means, gradient_norm):
         """Gives state, rest and sums after a step, kept from what is inf or NaN by the config."""

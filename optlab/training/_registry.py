@@ -61,10 +61,10 @@ def optimizers() -> Mapping[str, Callable]:
 def make_optimizer(
     name: str, learning_rate: optax.ScalarOrSchedule, /, **arguments: Any
 ) -> optax.GradientTransformation:
-    """Builds an optimizer of optax, optax.contrib or optlab by name.
+    """Builds an optimizer of optax, optax.contrib, optlab or of the user's own by name.
 
     Args:
-        name: a key of :func:`optimizers`.
+        name: a key of :func:`optimizers`, or ``module:factory`` of a module that can be imported.
         learning_rate: step size, or a schedule of the step count.
         **arguments: the factory's further keyword arguments.
 
@@ -81,16 +81,13 @@ def make_optimizer(
     optlab.training._config.ConfigError: optimizer.arguments has 'weight_decai', which lion does
     not take; did you mean weight_decay?
     """
-    if name not in optimizers():
-        qualified = "." in name
-        names = [other for other in optimizers() if ("." in other) == qualified]
-        raise ConfigError(f"optimizer.name {name!r} is unknown; {nearest(name, names)}")
-    factory = optimizers()[name]
+    factory = _factory(name)
     rate = _rate_parameter(factory)
     parameters = inspect.signature(factory).parameters
-    known = parameters.keys() - {rate}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = {key for key, p in parameters.items() if p.kind is not p.VAR_KEYWORD} - {rate}
     for argument in arguments:
-        if argument not in known:
+        if argument not in known and not (takes_any and argument != rate):
             raise ConfigError(
                 f"optimizer.arguments has {argument!r}, which {name} does not take; "
                 f"{nearest(argument, known)}"
@@ -102,6 +99,23 @@ def make_optimizer(
         return factory(**{rate: learning_rate}, **arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer.arguments do not suit {name}: {error}") from error
+
+
+def _factory(name: str) -> Callable:
+    module, imports, attribute = name.partition(":")
+    if imports:
+        try:
+            factory = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"optimizer.name {name!r} cannot be imported: {error}") from error
+        if not callable(factory) or _rate_parameter(factory) is None:
+            raise ConfigError(f"optimizer.name {name!r} is no function of a learning_rate.")
+        return factory
+    if name not in optimizers():
+        qualified = "." in name
+        names = [other for other in optimizers() if ("." in other) == qualified]
+        raise ConfigError(f"optimizer.name {name!r} is unknown; {nearest(name, names)}")
+    return optimizers()[name]
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.ScalarOrSchedule:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from optlab.codecs import stochastic_round
+from optlab.transforms.quantized import FusedTransformation
 
 __all__ = ["in_float32"]
 
@@ -23,7 +24,8 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
         tx: any optimizer.
 
     Returns:
-        The same with a ``key`` of ``jax.random`` as a further argument of ``update``.
+        The same with a ``key`` of ``jax.random`` as a further argument of ``update``, and of its
+        ``step`` where it has one: see :func:`optlab.transforms.quantized.fused`.
 
     >>> tx = in_float32(optax.sgd(1e-4))
     >>> params = jnp.ones(3, jnp.bfloat16)
@@ -35,14 +37,14 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
         S. Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015,
         arXiv:1502.02551
     """
-    tx = optax.with_extra_args_support(tx)
+    inner = optax.with_extra_args_support(tx)
 
     def init(params):
-        return tx.init(optax.tree.cast(params, jnp.float32))
+        return inner.init(optax.tree.cast(params, jnp.float32))
 
     def update(updates, state, params, *, key: jax.Array, **extra: Any):
         params, updates = (optax.tree.cast(tree, jnp.float32) for tree in (params, updates))
-        updates, state = tx.update(updates, state, params, **extra)
+        updates, state = inner.update(updates, state, params, **extra)
         keys = optax.tree.split_key_like(key, params)
         rounded = jax.tree.map(
             lambda p, u, k: stochastic_round(p + u, jnp.bfloat16, k).astype(jnp.float32) - p,
@@ -52,4 +54,10 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
         )
         return rounded, state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    if not isinstance(tx, FusedTransformation):
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    def step(params, grads, state, *, key: jax.Array, **extra: Any):
+        return tx.step(params, grads, state, rounding=key, **extra)
+
+    return FusedTransformation(init, update, step)

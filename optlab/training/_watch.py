@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import flax.linen as nn
 from flax import nnx
 
-from optlab.transforms.curvature import LayerStatistics, watch
+from optlab.transforms.curvature import LayerStatistics, watch, watch_conv
 
 __all__ = ["watch_linen", "watch_nnx"]
 
@@ -45,12 +45,13 @@ def watch_linen(taps: Mapping[str, LayerStatistics]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watch_nnx(model: nnx.Module, taps: Mapping[str, LayerStatistics]) -> Iterator[nnx.Module]:
-    """Watches the ``Linear`` layers of an nnx model that is called inside.
+    """Watches the ``Linear`` and ``Conv`` layers of an nnx model that is called inside.
 
     Args:
         model: the model; inside, its layers hold a product that is watched, so split it outside.
-        taps: see :func:`optlab.transforms.curvature.layer_taps`; a ``Linear`` whose path is not
-            among its keys is left alone.
+            Convolutions are of images, without groups.
+        taps: see :func:`optlab.transforms.curvature.layer_taps`; a layer whose path is not among
+            its keys is left alone.
 
     Returns:
         A context manager that gives the model.
@@ -71,14 +72,27 @@ def watch_nnx(model: nnx.Module, taps: Mapping[str, LayerStatistics]) -> Iterato
 
         return product
 
+    def watched_conv(convolve, tap):
+        def convolution(x, kernel, strides, padding, *, rhs_dilation, **kwargs):
+            y = convolve(x, kernel, strides, padding, rhs_dilation=rhs_dilation, **kwargs)
+            window = {"window": kernel.shape[:2], "strides": strides, "padding": padding}
+            return watch_conv(x, y, tap, dilation=rhs_dilation, **window)
+
+        return convolution
+
     replaced = []
     try:
-        for path, layer in nnx.iter_modules(model):
+        for path, layer in nnx.iter_modules(model) if taps else ():
             tap = taps.get("/".join(map(str, path)))
-            if isinstance(layer, nnx.Linear) and tap is not None:
-                replaced.append((layer, layer.dot_general))
-                layer.dot_general = watched(layer.dot_general, tap)
+            for kind, name, watch_it in (
+                (nnx.Linear, "dot_general", watched),
+                (nnx.Conv, "conv_general_dilated", watched_conv),
+            ):
+                if isinstance(layer, kind) and tap is not None:
+                    product = getattr(layer, name)
+                    replaced.append((layer, name, product))
+                    setattr(layer, name, watch_it(product, tap))
         yield model
     finally:
-        for layer, dot_general in replaced:
-            layer.dot_general = dot_general
+        for layer, name, product in replaced:
+            setattr(layer, name, product)

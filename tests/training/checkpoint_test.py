@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+import optlab
 from optlab.training import Checkpoints, ConfigError, StorageError
 
 
@@ -182,3 +183,14 @@ def test_a_refused_write_leaves_the_earlier_checkpoints(three, tmp_path):
     assert Checkpoints(tmp_path / "c").latest() == 3
     checkpoints.save(4, big, {})
     assert Checkpoints(tmp_path / "c").latest() == 4
+
+
+@pytest.mark.parametrize("codec", ["dynamic8", "coat8"], ids=["same_shapes", "other_shapes"])
+def test_another_codec_is_named(codec, tmp_path):
+    checkpoints, params = Checkpoints(tmp_path), {"w": jnp.ones((4, 256))}
+    stored = optlab.lion8bit(1e-3, min_size=1).init(params)
+    checkpoints.save(1, stored, {})
+    like = optlab.lion8bit(1e-3, codec=codec, min_size=1).init(params)
+    with pytest.raises(ConfigError, match=rf"state has 0/mu/w in power8, not in {codec}: requant"):
+        checkpoints.restore(1, like)
+    jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, stored), stored)

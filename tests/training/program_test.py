@@ -1,6 +1,8 @@
 """Steps: parts of a batch, bfloat16, statistics beside the parameters, and a mesh."""
 
 import functools
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +21,9 @@ from optlab.training import (
 )
 from optlab.training._layout import Layout
 from optlab.training._program import compile_program
-from optlab.training._pure import PureRun, seed_words
+from optlab.training._pure import Knobs, PureRun, seed_words
 from optlab.training.data import Dataset, Examples, epoch_order, load_data
+from optlab.transforms.learning_rate_free import averaged_params
 
 RESNET = ModelConfig(name="resnet", width=4, depth=1)
 
@@ -82,6 +85,88 @@ def test_a_line_search_sees_all_parts():
     _, _, losses = run(config(**changes), digits(), 4)
     _, _, parted = run(config(**changes, accumulate=4), digits(), 4)
     np.testing.assert_allclose(parted, losses, atol=1e-4)
+
+
+def test_an_optimizer_may_ask_for_gradients_elsewhere():
+    def update(updates, state, params, *, grad_fn, **extra):
+        del extra
+        there = grad_fn(jax.tree.map(jnp.zeros_like, params))
+        return jax.tree.map(lambda a, b, c: a - b + c, grad_fn(params), updates, there), state
+
+    tx = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    program = compile_program(config(accumulate=2), tx, digits())
+    start = program.copy(program.carry.state.params)
+    order = epoch_order(0, 0, len(digits().train[0]), 64)
+    moved = optax.tree.sub(program.step(program.carry, program.place(order)).state.params, start)
+    # Where all parameters are zero, all gradients are but that of the last bias.
+    head = moved["head"].pop("bias")
+    labels = digits().train.targets[order[0]]
+    shares = np.bincount(labels, minlength=10) / 64
+    np.testing.assert_allclose(head, 0.1 - shares, atol=1e-5)
+    assert optax.tree.norm(moved) < 1e-5
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_lane_of_its_own_keeps_its_branches(lanes, monkeypatch):
+    calls = []
+
+    def rarely(learning_rate):
+        def update(updates, state, params=None):
+            del params
+
+            def refresh(updates):
+                jax.debug.callback(lambda: calls.append(1))
+                return updates
+
+            due = state.count % 4 == 0
+            updates = jax.lax.cond(due, refresh, lambda updates: updates, updates)
+            steps = jax.tree.map(lambda g: -learning_rate * g, updates)
+            return steps, optax.ScaleByScheduleState(state.count + 1)
+
+        return optax.GradientTransformation(
+            lambda params: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update
+        )
+
+    monkeypatch.setitem(sys.modules, "rare", types.SimpleNamespace(make=rarely))
+    cfg = config(optimizer=OptimizerConfig(name="rare:make", schedule="constant"), steps=8)
+    rates = {"optimizer.learning_rate": jnp.full(lanes, 0.1)}
+    knobs = Knobs(jnp.stack([jnp.asarray(seed_words(0))] * lanes), rates)
+    program = compile_program(cfg, rarely(0.1), digits(), knobs)
+    order = epoch_order(0, 0, len(digits().train[0]), cfg.batch_size)
+    carry = program.carry
+    for _ in range(8):
+        carry = program.step(carry, program.place(np.stack([order] * lanes)))
+    jax.block_until_ready(carry)
+    jax.effects_barrier()
+    assert len(calls) == {1: 2, 2: 8}[lanes]
+    assert carry.sums["loss"].shape == (lanes,)
+    assert program.evaluate(carry)["loss"].shape == (lanes,)
+
+
+def test_layer_statistics_are_those_of_the_whole_batch():
+    mkor = OptimizerConfig(name="mkor", learning_rate=0.1, statistics=True)
+    mesh = MeshConfig(data=2, fsdp=2)
+    _, _, losses = run(config(optimizer=mkor), digits(), 6)
+    _, _, parted = run(config(optimizer=mkor, accumulate=2, mesh=mesh), digits(), 6)
+    np.testing.assert_allclose(parted, losses, atol=1e-5)
+    assert losses[-1] < losses[0]
+
+
+def test_the_average_is_judged_where_the_config_says_so():
+    averaged = OptimizerConfig(
+        name="experiments.optimizers:averaged",
+        learning_rate=1e-2,
+        arguments={"base": "adamw", "gamma": 0.0},
+    )
+    program, carry, _ = run(config(optimizer=averaged, evaluate="average"), digits(), 3)
+    mean = averaged_params(carry.state.opt_state, carry.state.params)
+    _, last, _ = run(config(), digits(), 3)
+    jax.tree.map(np.testing.assert_array_equal, carry.state.params, last.state.params)
+    logits, _ = carry.state.apply_fn(mean, carry.rest, digits().test.inputs)
+    loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, digits().test.targets)
+    np.testing.assert_allclose(program.evaluate(carry)["loss"], loss.mean(), rtol=1e-5)
+    with pytest.raises(ConfigError, match="must hold one polynomial average, it holds 0"):
+        run(config(evaluate="average"), digits(), 0)
 
 
 def test_bfloat16_learns_and_draws_the_same_again():

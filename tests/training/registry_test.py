@@ -8,6 +8,7 @@ import optax.contrib
 import pytest
 
 import optlab
+from experiments.optimizers import averaged
 from optlab import training
 from optlab.training import OptimizerConfig
 
@@ -22,6 +23,8 @@ from optlab.training import OptimizerConfig
         ("optax.signum", optax.signum, {}),
         ("signum", optlab.signum, {"weight_decay": 0.1}),
         ("lion_k", optlab.lion_k, {"kappa": "l2"}),
+        ("optax:adamw", optax.adamw, {"weight_decay": 0.1}),
+        ("experiments.optimizers:averaged", averaged, {"base": "sgd", "momentum": 0.9}),
     ],
 )
 def test_builds_what_the_factory_builds(name, factory, arguments):
@@ -53,6 +56,11 @@ def test_every_optlab_optimizer_is_known():
         ("adamw", {"learning_rate": 0.1}, "'learning_rate', which adamw does not take"),
         ("dpsgd", {"seed": 0}, "lacks l2_norm_clip, noise_multiplier of dpsgd"),
         ("lion_k", {"kappa": "l7"}, "optimizer.arguments do not suit lion_k"),
+        ("no.module:make", {}, "'no.module:make' cannot be imported: No module named 'no'"),
+        ("optax:adamm", {}, "'optax:adamm' cannot be imported: module 'optax' has no"),
+        ("math:sqrt", {}, "'math:sqrt' is no function of a learning_rate"),
+        ("experiments.optimizers:averaged", {}, "lacks base of"),
+        ("experiments.optimizers:averaged", {"base": "adamm"}, "'adamm' is unknown"),
     ],
 )
 def test_mistakes_are_one_sentence(name, arguments, message):

@@ -1,6 +1,7 @@
 """Steps per second of the loop beside a loop written by hand for one model and one optimizer."""
 
 import functools
+import statistics
 import time
 
 import jax
@@ -14,7 +15,9 @@ from optlab.training import DataConfig, ModelConfig, OptimizerConfig, TrainConfi
 from optlab.training.data import epoch_order, load_data
 from optlab.training.models import MLP, functional
 
-STEPS, BATCH, WIDTHS = 400, 128, (256, 256)
+# A step of some 2 ms: our own work, the figures that a bare loop does not keep among it, is some
+# 40 microseconds of it.
+STEPS, TURNS, BATCH, WIDTHS = 200, 25, 128, (512, 512)
 
 
 def bare_loop():
@@ -55,35 +58,39 @@ def bare_loop():
     return run
 
 
-def our_loop(log_every, workdir):
-    """Steps a second of the second half, logging included."""
+def relative_speed(log_every, workdir, bare):
+    """The speed of our loop over that of the bare one, logging included, in turns of ``STEPS``.
+
+    The bare loop runs while ours waits in ``on_record``: a busy machine disturbs both alike.
+    """
+    ratios, resumed = [], 0.0
+
+    def on_record(record):
+        nonlocal resumed
+        if record["step"] % STEPS:
+            return
+        ours = STEPS / (time.perf_counter() - resumed)
+        theirs = bare()
+        if record["step"] > STEPS:  # the first turn has the start in it
+            ratios.append(ours / theirs)
+        resumed = time.perf_counter()
+
     config = TrainConfig(
-        steps=2 * STEPS,
+        steps=TURNS * STEPS + 1,  # the last step's evaluation and checkpoint belong to no turn
         batch_size=BATCH,
         log_every=log_every,
-        eval_every=2 * STEPS,
-        checkpoint_every=2 * STEPS,
+        eval_every=TURNS * STEPS + 1,
+        checkpoint_every=TURNS * STEPS + 1,
         model=ModelConfig(widths=WIDTHS),
         optimizer=OptimizerConfig(schedule="constant"),
     )
-    marks = {}
-    training.train(
-        config, workdir, on_record=lambda r: marks.update({r["step"]: (time.perf_counter(), r)})
-    )
-    if log_every == STEPS:  # without the evaluation that comes with the last line
-        return marks[2 * STEPS][1]["steps_per_second"]
-    last = 2 * STEPS - log_every
-    return (last - STEPS) / (marks[last][0] - marks[STEPS][0])
+    training.train(config, workdir, on_record=on_record)
+    return statistics.median(ratios)
 
 
 @pytest.mark.slow
-def test_the_loop_costs_little(tmp_path):
-    """The best of several rounds, in turns: a busy machine disturbs them alike."""
-    bare, best = bare_loop(), {"bare": 0.0, "off": 0.0, "on": 0.0}
-    for i in range(4):
-        best["bare"] = max(best["bare"], bare())
-        best["off"] = max(best["off"], our_loop(STEPS, tmp_path / f"off{i}"))
-        best["on"] = max(best["on"], our_loop(50, tmp_path / f"on{i}"))
-    print({name: round(speed) for name, speed in best.items()})
-    assert best["off"] > 0.95 * best["bare"], best
-    assert best["on"] > 0.90 * best["bare"], best
+@pytest.mark.parametrize(("log_every", "least"), [(STEPS, 0.95), (50, 0.90)], ids=["off", "on"])
+def test_the_loop_costs_little(log_every, least, tmp_path):
+    ratio = relative_speed(log_every, tmp_path, bare_loop())
+    print(f"{ratio:.3f} of the bare loop's steps a second")
+    assert ratio > least

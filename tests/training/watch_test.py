@@ -106,3 +106,31 @@ def test_mkor_trains_it(make):
         params, state, value = step(params, state)
         values.append(float(value))
     assert values[-1] < 0.05 * values[0]
+
+
+class Convolution(nnx.Module):
+    def __init__(self, rngs):
+        options = {"strides": 2, "padding": "VALID", "kernel_dilation": 2}
+        self.conv = nnx.Conv(2, 3, (2, 3), **options, rngs=rngs)
+
+    def __call__(self, x):
+        return self.conv(x)
+
+
+def test_convolutions_are_watched_as_layers_of_patches():
+    images = jax.random.normal(jax.random.key(2), (4, 7, 8, 2))
+    graph, params = nnx.split(Convolution(nnx.Rngs(1)), nnx.Param)
+
+    def loss(params, taps):
+        with watch_nnx(nnx.merge(graph, params), taps) as model:
+            return jnp.mean(jnp.sum(model(images) ** 2, axis=-1))
+
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    slopes, statistics = gradients(params, layer_taps(params))
+    found = statistics["conv"]
+    # Kernel positions (0 or 2, 0, 2 or 4) under a window at rows 0, 2, 4 and columns 0, 2.
+    mean = [
+        images[:, i : i + 5 : 2, j : j + 3 : 2].mean((0, 1, 2)) for i in (0, 2) for j in (0, 2, 4)
+    ]
+    np.testing.assert_allclose(found.inputs, np.concatenate(mean), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.outputs, by_path(slopes)["conv/bias"], rtol=1e-4, atol=1e-6)

@@ -3,6 +3,8 @@
 from optlab.training.models._cnn import CNN
 from optlab.training.models._functional import Functional, functional
 from optlab.training.models._gpt import GPT
+from optlab.training.models._hyper import HyperConv, HyperDense, HyperLSTMCell, hyper_dropout
+from optlab.training.models._layers import SpectralLinear, convolutions, dense_layers
 from optlab.training.models._lstm import LSTM
 from optlab.training.models._make import make_model
 from optlab.training.models._mlp import MLP
@@ -16,10 +18,17 @@ __all__ = [
     "LSTM",
     "MLP",
     "Functional",
+    "HyperConv",
+    "HyperDense",
+    "HyperLSTMCell",
     "LinenStableEmbedding",
     "ResNet",
+    "SpectralLinear",
     "StableEmbedding",
     "ViT",
+    "convolutions",
+    "dense_layers",
     "functional",
+    "hyper_dropout",
     "make_model",
 ]

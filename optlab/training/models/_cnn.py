@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
+from optlab.training.models._layers import convolutions
+
 __all__ = ["CNN"]
 
 
@@ -18,16 +20,25 @@ class CNN(nnx.Module):
         shape: of one image, ``(height, width, channels)``.
         widths: channels of each convolution.
         classes: of the output.
+        layers: what its convolutions are, ``plain`` or ``tract``; see
+            :func:`optlab.training.models.convolutions`.
         rngs: of the initial parameters.
     """
 
     def __init__(
-        self, shape: Sequence[int], widths: Sequence[int], classes: int, *, rngs: nnx.Rngs
+        self,
+        shape: Sequence[int],
+        widths: Sequence[int],
+        classes: int,
+        *,
+        layers: str = "plain",
+        rngs: nnx.Rngs,
     ):
+        first, later = convolutions(layers)
         sizes = (shape[-1], *widths)
         self.convs = nnx.List(
             [
-                nnx.Conv(n, m, (3, 3), strides=1 if i == 0 else 2, rngs=rngs)
+                (later if i else first)(n, m, (3, 3), strides=2 if i else 1, rngs=rngs)
                 for i, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False))
             ]
         )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from optlab.base import Params, PyTree
+from optlab.training._watch import watch_nnx
 
 __all__ = ["Functional", "functional"]
 
@@ -20,11 +21,12 @@ class Functional(NamedTuple):
 
     Attributes:
         init: ``init(key) -> (params, rest)``.
-        apply: ``apply(params, rest, inputs, *, train=False, key=None) -> (outputs, rest)``. In
-            training, batch normalisation uses the batch's statistics and moves those of the rest,
-            and dropout draws from the key; in evaluation the rest comes back as it was. Floating
-            inputs are cast to the parameters' dtype, in which the model computes; outputs are
-            float32 or wider.
+        apply: ``apply(params, rest, inputs, *, train=False, key=None, taps=None) ->
+            (outputs, rest)``. In training, batch normalisation uses the batch's statistics and
+            moves those of the rest, and dropout draws from the key; in evaluation the rest comes
+            back as it was. Floating inputs are cast to the parameters' dtype, in which the model
+            computes; outputs are float32 or wider. Of the taps see
+            :func:`optlab.training.watch_nnx`.
     """
 
     init: Callable[[jax.Array], tuple[Params, PyTree]]
@@ -59,14 +61,16 @@ def functional(make: Callable[[jax.Array], nnx.Module]) -> Functional:
         _, params, rest = nnx.split(make(key), nnx.Param, ...)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
-    def apply(params, rest, inputs, *, train=False, key=None):
+    def apply(params, rest, inputs, *, train=False, key=None, taps=None):
         if train and draws and key is None:
             raise ValueError("key must be given in training, for the dropout.")
         inputs = jnp.asarray(inputs)
         if jnp.issubdtype(inputs.dtype, jnp.floating):
             inputs = inputs.astype(jnp.result_type(*jax.tree.leaves(params)))
         model = nnx.merge(graph, params, rest)
-        outputs = model(inputs, train=train, rngs=None if key is None else nnx.Rngs(dropout=key))
+        rngs = None if key is None else nnx.Rngs(dropout=key)
+        with watch_nnx(model, taps or {}):
+            outputs = model(inputs, train=train, rngs=rngs)
         _, _, rest = nnx.split(model, nnx.Param, ...)
         outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
         return outputs, nnx.to_pure_dict(rest)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from optlab.training.models._stable_embedding import StableEmbedding
 from optlab.training.models._transformer import Transformer, small_init
 
 __all__ = ["GPT"]
@@ -24,6 +25,7 @@ class GPT(nnx.Module):
         width, depth, heads: channels, blocks, and heads a block.
         dropout: rate in [0, 1); needs a key in training unless zero.
         tied: whether the head is the transposed embedding, or has weights of its own.
+        stable_embedding: whether embedded tokens pass a LayerNorm: see :class:`StableEmbedding`.
         rngs: of the initial parameters.
 
     References:
@@ -43,10 +45,14 @@ class GPT(nnx.Module):
         heads: int = 4,
         dropout: float = 0.0,
         tied: bool = False,
+        stable_embedding: bool = False,
         rngs: nnx.Rngs,
     ):
         (self.length,) = shape
-        self.embedding = nnx.Param(small_init(rngs.params(), (classes, width)))
+        if stable_embedding:
+            self.stable_embedding = StableEmbedding(classes, width, rngs=rngs)
+        else:
+            self.embedding = nnx.Param(small_init(rngs.params(), (classes, width)))
         self.transformer = Transformer(
             self.length,
             width=width,
@@ -60,7 +66,7 @@ class GPT(nnx.Module):
             self.head = nnx.Linear(
                 width, classes, use_bias=False, kernel_init=small_init, rngs=rngs
             )
-        self.tied = tied
+        self.tied, self.stable = tied, stable_embedding
 
     def __call__(
         self, tokens: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
@@ -72,7 +78,11 @@ class GPT(nnx.Module):
         """
         if tokens.shape[1] > self.length:
             raise ValueError(f"tokens must be at most {self.length} long, got {tokens.shape[1]}.")
-        # Not nnx.Embed, whose output has the dtype that its embedding was made in.
-        x = jnp.take(self.embedding[...], tokens, axis=0)
+        if self.stable:
+            vectors = self.stable_embedding.embedding[...]
+            x = self.stable_embedding(tokens, dtype=vectors.dtype)
+        else:  # not nnx.Embed, whose output has the dtype that its embedding was made in
+            vectors = self.embedding[...]
+            x = jnp.take(vectors, tokens, axis=0)
         x = self.transformer(x, train=train, rngs=rngs)
-        return x @ self.embedding[...].T if self.tied else self.head(x)
+        return x @ vectors.T if self.tied else self.head(x)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
+from optlab.training.models._layers import dense_layers
+
 __all__ = ["MLP"]
 
 
@@ -18,16 +20,27 @@ class MLP(nnx.Module):
         shape: of one example, such as ``(height, width, channels)``.
         widths: of the hidden layers.
         classes: of the output.
+        layers: what its layers are, ``plain``, ``tract`` or ``spectral``; see
+            :func:`optlab.training.models.dense_layers`.
         rngs: of the initial parameters.
     """
 
     def __init__(
-        self, shape: Sequence[int], widths: Sequence[int], classes: int, *, rngs: nnx.Rngs
+        self,
+        shape: Sequence[int],
+        widths: Sequence[int],
+        classes: int,
+        *,
+        layers: str = "plain",
+        rngs: nnx.Rngs,
     ):
-        sizes = (math.prod(shape), *widths)
-        pairs = zip(sizes, sizes[1:], strict=False)
-        self.hidden = nnx.List([nnx.Linear(n, m, rngs=rngs) for n, m in pairs])
-        self.head = nnx.Linear(sizes[-1], classes, rngs=rngs)
+        first, later = dense_layers(layers)
+        sizes = (math.prod(shape), *widths, classes)
+        *hidden, self.head = (
+            (later if i else first)(n, m, rngs=rngs)
+            for i, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False))
+        )
+        self.hidden = nnx.List(hidden)
 
     def __call__(
         self, images: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None

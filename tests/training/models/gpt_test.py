@@ -34,6 +34,28 @@ def test_tied_is_the_reference(tied):
     _check(tied, heads=3)
 
 
+def test_a_stable_embedding_is_a_normalised_one():
+    make = functools.partial(
+        GPT, TOKENS, CLASSES, width=12, depth=1, heads=3, tied=True, stable_embedding=True
+    )
+    c = start(make)
+    params = in_float64(c.params)
+    stable = params.pop("stable_embedding")
+    table = stable["embedding"]
+    centred = table - table.mean(-1, keepdims=True)
+    normalised = centred / np.sqrt(table.var(-1, keepdims=True) + 1e-5)
+    head = {"kernel": table.T}  # the tie is to the table itself
+    expected = np.stack(
+        [
+            reference.gpt({**params, "embedding": normalised, "head": head}, row, 3)
+            for row in c.inputs
+        ]
+    )
+    logits, _ = c.apply(c.params, c.rest, c.inputs)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert normalised.std() == pytest.approx(1.0, rel=1e-2)
+
+
 @pytest.mark.parametrize("name", ["gpt", "lstm"])
 def test_no_token_changes_an_earlier_logit(name):
     c = case(name)

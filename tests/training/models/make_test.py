@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -35,9 +36,11 @@ def test_a_vocabulary_makes_a_classifier():
     [
         ("cnn", IMAGE, {"widths": (8,)}),
         ("gpt", TEXT, {"width": 8, "depth": 1, "heads": 2, "tied": True}),
+        ("gpt", TEXT, {"stable_embedding": True}),
         ("lstm", TEXT, {"width": 8, "depth": 2}),
         ("mlp", IMAGE, {"widths": (8,)}),
         ("mlp", (30,), {"widths": ()}),
+        ("mlp", IMAGE, {"layers": "spectral"}),
         ("resnet", IMAGE, {"width": 8, "depth": 1}),
         ("vit", IMAGE, {"patch": 8, "width": 8, "depth": 1, "heads": 2}),
     ],
@@ -58,7 +61,7 @@ def test_fields_reach_the_model(name, shape, fields):
         (
             {"name": "mlp", "width": 8},
             IMAGE,
-            r"model\.width is no field of 'mlp', which has widths\.",
+            r"model\.width is no field of 'mlp', which has widths, layers\.",
         ),
         (
             {"name": "resnet", "widths": (8, 8)},
@@ -86,3 +89,22 @@ def test_fields_reach_the_model(name, shape, fields):
 def test_mistakes_are_told_in_a_sentence(config, shape, message):
     with pytest.raises(ConfigError, match=message):
         make_model(ModelConfig(**config), shape, 10, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(("name", "first"), [("mlp", "hidden"), ("cnn", "convs")])
+def test_tract_changes_the_gradient_of_the_first_layer_alone(name, first):
+    images = jax.random.normal(jax.random.key(0), (3, *IMAGE))
+    gradients = []
+    for layers in ("plain", "tract"):
+        config = ModelConfig(name=name, widths=(4, 4), layers=layers)
+        model = functional(lambda key, c=config: make_model(c, IMAGE, 10, rngs=nnx.Rngs(key)))
+        params, rest = jax.jit(model.init)(jax.random.key(1))
+
+        def gradient(params, model=model, rest=rest):
+            return jax.grad(lambda p: model.apply(p, rest, images)[0].sum())(params)
+
+        gradients.append(jax.jit(gradient)(params))
+    plain, tract = gradients
+    kernels = plain[first][0].pop("kernel"), tract[first][0].pop("kernel")
+    assert jnp.abs(kernels[0] - kernels[1]).max() > 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), plain, tract)
