@@ -13,6 +13,7 @@ ROWS = (
         papers=("adly2024exadam",),
         arguments={"learning_rate": 1e-2, "weight_decay": 0.01},
         state_bytes=8.0,
+        config="adaptive_exadam_fashion_mnist.py",
     ),
     Method(
         name="lamb",
@@ -23,6 +24,7 @@ ROWS = (
         arguments={"learning_rate": 1e-2, "weight_decay": 0.01},
         variants={"no_debias": {"debias": False, "phi": (0.0, 10.0)}},
         state_bytes=8.0,
+        config="adaptive_lamb_fashion_mnist.py",
     ),
     Method(
         name="lars",
@@ -33,6 +35,7 @@ ROWS = (
         arguments={"learning_rate": 0.1, "trust_coefficient": 0.1, "weight_decay": 0.001},
         variants={"popular": {"popular": True, "nesterov": True, "trust_coefficient": 1.0}},
         state_bytes=4.0,
+        config="adaptive_lars_fashion_mnist.py",
     ),
     Method(
         name="n_pg_igt",
@@ -42,6 +45,7 @@ ROWS = (
         papers=("fatkhullin2023pg", "cutkosky2020momentum"),
         arguments={"learning_rate": 1e-2},
         state_bytes=8.0,
+        config="adaptive_n_pg_igt_fashion_mnist.py",
     ),
     Method(
         name="spam",
@@ -52,6 +56,7 @@ ROWS = (
         arguments={"learning_rate": 1e-2, "weight_decay": 0.01},
         variants={"resets": {"reset_interval": 2, "warmup_steps": 1, "clip_delay": 2}},
         state_bytes=8.0,
+        config="adaptive_spam_fashion_mnist.py",
     ),
     Method(
         name="stable_spam",
@@ -65,6 +70,7 @@ ROWS = (
             "as_released": {"as_released": True, "reset_interval": 2},
         },
         state_bytes=8.0,
+        config="adaptive_stable_spam_fashion_mnist.py",
     ),
     Method(
         name="n_harpg",
@@ -75,6 +81,7 @@ ROWS = (
         unswept="takes a Hessian-vector product (n_harpg_query)",
         arguments={"learning_rate": 1e-2},
         state_bytes=8.0,
+        config="adaptive_n_harpg_fashion_mnist.py",
     ),
     Method(
         name="percentile_clip",
@@ -84,6 +91,7 @@ ROWS = (
         papers=("dettmers2022blockwise", "seetharaman2020autoclip"),
         unswept="a clip for the head of a chain",
         state_bytes=0.0,
+        config="adaptive_percentile_clip_fashion_mnist.py",
     ),
     Method(
         name="tract_dense",
@@ -92,6 +100,7 @@ ROWS = (
         summary="a first layer whose gradient speeds up the descent of its activations",
         papers=("petersen2024tract",),
         unswept="a layer, with a gradient rule of its own; tract_conv is its convolution",
+        config="adaptive_tract_dense_fashion_mnist.py",
     ),
     Method(
         name="sso",
@@ -100,5 +109,6 @@ ROWS = (
         summary="many steps of the model towards targets that one gradient of the loss sets",
         papers=("lavington2023target",),
         unswept="a solver: takes a model and its loss apart",
+        notebook="sso.ipynb",
     ),
 )

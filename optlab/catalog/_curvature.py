@@ -14,6 +14,7 @@ ROWS = (
         arguments={"learning_rate": 1e-2, "history": 128, "damping": 0.1, "weight_decay": 0.01},
         variants={"momentum": {"b1": 0.9}},
         state_bytes=4.0 * (128 + 1),
+        config="curvature_m_fac_fashion_mnist.py",
     ),
     Method(
         name="mkor",
@@ -23,6 +24,7 @@ ROWS = (
         papers=("mozaffari2023mkor",),
         unswept="takes the layers' inputs and output gradients (layer_taps)",
         arguments={"learning_rate": 1e-2},
+        config="curvature_mkor_fashion_mnist.py",
     ),
     Method(
         name="mkor_h",
@@ -32,5 +34,6 @@ ROWS = (
         papers=("mozaffari2023mkor",),
         unswept="takes the layers' inputs and output gradients (layer_taps), and the loss",
         arguments={"learning_rate": 1e-2},
+        config="curvature_mkor_h_fashion_mnist.py",
     ),
 )

@@ -16,6 +16,7 @@ ROWS = (
         papers=("defazio2023dadaptation",),
         arguments={"learning_rate": 1.0},
         state_bytes=12.0,
+        config="learning_rate_free_dadapt_adagrad_fashion_mnist.py",
     ),
     Method(
         name="dadapt_adam",
@@ -25,6 +26,7 @@ ROWS = (
         papers=("defazio2023dadaptation",),
         arguments={"learning_rate": 1.0},
         state_bytes=12.0,
+        config="learning_rate_free_dadapt_adam_fashion_mnist.py",
     ),
     Method(
         name="dadapt_lion",
@@ -34,6 +36,7 @@ ROWS = (
         papers=("defazio2023dadaptation", "chen2023lion"),
         arguments={"learning_rate": 1.0},
         state_bytes=8.0,
+        config="learning_rate_free_dadapt_lion_fashion_mnist.py",
     ),
     Method(
         name="dadapt_sgd",
@@ -43,6 +46,7 @@ ROWS = (
         papers=("defazio2023dadaptation",),
         arguments={"learning_rate": 1.0},
         state_bytes=8.0,
+        config="learning_rate_free_dadapt_sgd_fashion_mnist.py",
     ),
     Method(
         name="dog",
@@ -52,6 +56,7 @@ ROWS = (
         papers=("ivgi2023dog",),
         arguments={"learning_rate": 1.0},
         state_bytes=4.0,
+        config="learning_rate_free_dog_fashion_mnist.py",
     ),
     Method(
         name="ldog",
@@ -61,6 +66,7 @@ ROWS = (
         papers=("ivgi2023dog",),
         arguments={"learning_rate": 1.0},
         state_bytes=4.0,
+        config="learning_rate_free_ldog_fashion_mnist.py",
     ),
     Method(
         name="mechanic",
@@ -70,6 +76,7 @@ ROWS = (
         papers=("cutkosky2023mechanic",),
         arguments={"learning_rate": 1.0},
         state_bytes=12.0,
+        config="learning_rate_free_mechanic_fashion_mnist.py",
     ),
     Method(
         name="prodigy",
@@ -79,6 +86,7 @@ ROWS = (
         papers=("mishchenko2024prodigy",),
         arguments={"learning_rate": 1.0},
         state_bytes=16.0,
+        config="learning_rate_free_prodigy_fashion_mnist.py",
     ),
     Method(
         name="polynomial_averaging",
@@ -88,5 +96,6 @@ ROWS = (
         papers=("shamir2013averaging", "ivgi2023dog"),
         unswept="an average for the end of a chain",
         state_bytes=4.0,
+        config="learning_rate_free_polynomial_averaging_fashion_mnist.py",
     ),
 )

@@ -19,6 +19,7 @@ ROWS = (
             "interval": {"update_interval": 2},
         },
         state_bytes=4.03,
+        config="low_rank_dct_adamw_tinyshakespeare.py",
     ),
     Method(
         name="fira",
@@ -35,6 +36,7 @@ ROWS = (
         },
         variants={"as_released": {"exact_residual": False, "as_released": True}},
         state_bytes=0.039,
+        config="low_rank_fira_tinyshakespeare.py",
     ),
     Method(
         name="galore",
@@ -54,6 +56,7 @@ ROWS = (
             "as_released": {"as_released": True},
         },
         state_bytes=0.039,
+        config="low_rank_galore_tinyshakespeare.py",
     ),
     Method(
         name="natural_galore",
@@ -78,6 +81,7 @@ ROWS = (
             },
         },
         state_bytes=0.117,
+        config="low_rank_natural_galore_tinyshakespeare.py",
     ),
     Method(
         name="trion",
@@ -87,6 +91,7 @@ ROWS = (
         papers=("modoranu2025fft",),
         arguments={"learning_rate": 1e-2, "rank": 2, "weight_decay": 0.1},
         state_bytes=4.0,
+        config="low_rank_trion_tinyshakespeare.py",
     ),
     Method(
         name="limit_norm_growth",
@@ -104,6 +109,7 @@ ROWS = (
         summary="adapters of r x r numbers, in the bases of the first step of full training",
         papers=("ponkshe2024lorasb",),
         unswept="finds the params of adapters, which any optimizer then trains",
+        notebook="lora_sb.ipynb",
     ),
     Method(
         name="sparse_spectral",
@@ -114,5 +120,6 @@ ROWS = (
         unswept="trains matrices that are kept as spectral_factors",
         arguments={"learning_rate": 1e-2, "rank": 2, "sample_interval": 10},
         state_bytes=0.055,
+        config="low_rank_sparse_spectral_fashion_mnist.py",
     ),
 )

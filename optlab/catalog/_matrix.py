@@ -16,6 +16,7 @@ ROWS = (
         arguments={"learning_rate": 1e-2, "weight_decay": 0.1},
         variants={"unit_norm": {"unit_norm": True}},
         state_bytes=4.0,
+        config="matrix_auon_tinyshakespeare.py",
     ),
     Method(
         name="hybrid_auon",
@@ -25,6 +26,7 @@ ROWS = (
         papers=("maity2025auon",),
         arguments={"learning_rate": 1e-2, "weight_decay": 0.1},
         state_bytes=4.0,
+        config="matrix_hybrid_auon_tinyshakespeare.py",
     ),
     Method(
         name="muon",
@@ -37,5 +39,6 @@ ROWS = (
             "torch_layout": {"out_axis": "first", "as_released": True},
         },
         state_bytes=4.0,
+        config="matrix_muon_tinyshakespeare.py",
     ),
 )

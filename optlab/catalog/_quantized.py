@@ -10,7 +10,12 @@ _CODED = {"min_size": 1, "shards": 4}
 
 
 def _row(
-    name: str, summary: str, papers: tuple[str, ...], state_bytes: float, **arguments
+    name: str,
+    summary: str,
+    papers: tuple[str, ...],
+    state_bytes: float,
+    config: str | None = None,
+    **arguments,
 ) -> Method:
     return Method(
         name=name,
@@ -21,9 +26,12 @@ def _row(
         arguments={"learning_rate": 1e-2, **arguments},
         variants={"small_leaves": _CODED} if name in _SWEPT else {},
         state_bytes=state_bytes,
+        config=config,
+        notebook="eight_bit.ipynb" if name in _SHOWN else None,
     )
 
 
+_SHOWN = ("adamw4bit", "adamw8bit", "lion8bit")  # in the notebook of them all
 _SWEPT = ("adamw8bit", "lion8bit", "muon8bit")
 _DETTMERS = "dettmers2022blockwise"
 
@@ -37,7 +45,13 @@ ROWS = (
     ),
     _row("adam8bit", "Adam, its moments in 8 bits", (_DETTMERS,), 2.031),
     _row("adamw4bit", "AdamW, its moments in 4 bits", ("li2023fourbit",), 1.063),
-    _row("adamw8bit", "AdamW, its moments in 8 bits", (_DETTMERS,), 2.031),
+    _row(
+        "adamw8bit",
+        "AdamW, its moments in 8 bits",
+        (_DETTMERS,),
+        2.031,
+        config="quantized_adamw8bit_tinyshakespeare.py",
+    ),
     _row(
         "adamw_coat", "AdamW, its moments in 8-bit floats of expanded range", ("xi2025coat",), 2.188
     ),

@@ -33,6 +33,7 @@ def n_harpg(
     eta: optax.ScalarOrSchedule | None = None,
     normalize: bool = True,
     mu_dtype: Any | None = None,
+    seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Recursive momentum that a Hessian-vector product carries from the last iterate to this one.
 
@@ -48,6 +49,9 @@ def n_harpg(
         hvp = jax.jvp(jax.grad(loss), (point,), (direction,))[1]
         updates, state = tx.update(jax.grad(loss)(params), state, params, hvp=hvp)
 
+    or one, if the ``update`` is given ``grad_fn``, such as ``jax.grad(loss)``, in the place of
+    ``hvp``: the point is then drawn from ``seed`` and the step count.
+
     The state holds 2mn numbers for an m x n leaf.
 
     Args:
@@ -58,13 +62,16 @@ def n_harpg(
             paper's :math:`2 / (t + 2)`.
         normalize: divide by the norm; without it the method is HARPG.
         mu_dtype: dtype in which the estimate is stored; None keeps the leaf's.
+        seed: of the points, where ``update`` draws them.
 
     Returns:
-        A transformation whose ``update`` needs ``hvp``, like the gradients; its updates have the
-        gradients' shapes and dtypes. A NaN or an infinity anywhere makes all updates NaN.
+        A transformation whose ``update`` needs ``hvp``, like the gradients, or ``grad_fn`` and
+        ``params``; its updates have the gradients' shapes and dtypes. A NaN or an infinity anywhere
+        makes all updates NaN.
 
     Raises:
-        ValueError: if ``eta`` is out of range, or, at trace time, if ``hvp`` is missing.
+        ValueError: if ``eta`` is out of range, or, at trace time, if ``hvp`` and ``grad_fn`` are
+            missing.
 
     >>> params = jnp.array([4.0])
     >>> tx = n_harpg(1.0)
@@ -90,10 +97,16 @@ def n_harpg(
             displacement=optax.tree.zeros_like(params),
         )
 
-    def update(updates, state, params=None, *, hvp=None, **extra):
-        del params, extra
+    def update(updates, state, params=None, *, hvp=None, grad_fn=None, **extra):
+        del extra
         if hvp is None:
-            raise ValueError("hvp must be given to the update of n_harpg.")
+            if grad_fn is None or params is None:
+                raise ValueError(
+                    "hvp must be given to the update of n_harpg, or grad_fn and params."
+                )
+            key = jax.random.fold_in(jax.random.key(seed), state.count)
+            point, direction = n_harpg_query(state, params, key)
+            hvp = jax.jvp(grad_fn, (point,), (direction,))[1]
         weight = jnp.where(state.count == 0, 1.0, value_at(eta, state.count))
         carried = jax.tree.map(lambda m, h: m.astype(wide_dtype(m)) + h, state.mu, hvp)
         mu = average(carried, updates, 1.0 - weight)

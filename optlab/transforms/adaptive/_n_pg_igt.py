@@ -33,7 +33,7 @@ def n_pg_igt(
     eta: optax.ScalarOrSchedule | None = None,
     as_released: bool = False,
     mu_dtype: Any | None = None,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Normalised momentum with implicit gradient transport; gradients come from a second point.
 
     .. math::
@@ -48,6 +48,9 @@ def n_pg_igt(
 
         point = n_pg_igt_lookahead(state, params)
         updates, state = tx.update(jax.grad(loss)(point), state, params)
+
+    or one, if the ``update`` is given ``grad_fn``, such as ``jax.grad(loss)``: it then asks that
+    for the gradient, and takes the gradients that it is given for their dtypes alone.
 
     The state holds 2mn numbers for an m x n leaf.
 
@@ -91,8 +94,10 @@ def n_pg_igt(
             offset=optax.tree.zeros_like(params),
         )
 
-    def update(updates, state, params=None):
-        del params
+    def update(updates, state, params=None, *, grad_fn=None, **extra):
+        del extra
+        if grad_fn is not None:
+            updates = cast_like(grad_fn(optax.apply_updates(params, state.offset)), updates)
         count = optax.safe_increment(state.count)
         weight = value_at(eta, state.count)
         mu = average(state.mu, updates, 1.0 - jnp.where(state.count == 0, 1.0, weight))
@@ -104,7 +109,7 @@ def n_pg_igt(
         state = NPgIgtState(count, cast_like(mu, state.mu), cast_like(offset, state.offset))
         return cast_like(steps, updates), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def n_pg_igt_lookahead(state: PyTree, params: Params) -> Params:

@@ -9,7 +9,7 @@ import optax
 
 from optlab._arithmetic import cast_like, value_at, wide, wide_dtype
 from optlab._checks import check_count, check_range
-from optlab._sharding import whole
+from optlab._sharding import placed_like, whole
 from optlab.linalg import normalize, safe_norm
 from optlab.transforms.low_rank._adamw import adam
 
@@ -83,7 +83,7 @@ def spectral_matrix(factors: SpectralFactors) -> jax.Array:
     >>> bool(jnp.allclose(spectral_matrix(spectral_factors(matrix)), matrix, atol=1e-5))
     True
     """
-    return (factors.u * factors.s[None]) @ factors.v.T
+    return (factors.u * factors.s[None]) @ whole(factors.v).T
 
 
 @jax.custom_vjp
@@ -151,6 +151,11 @@ def _sample(key, s, rank):
     """Indices drawn in turn without replacement, in proportion to |s|: the Gumbel trick."""
     logits = jnp.log(jnp.abs(s)) + jax.random.gumbel(key, s.shape, jnp.float32)
     return jax.lax.top_k(logits, rank)[1].astype(jnp.int32)
+
+
+def _decomposed(f):
+    """The singular value decomposition of a product, each factor placed as it was."""
+    return jax.tree.map(placed_like, spectral_factors(spectral_matrix(f)), f)
 
 
 def _cleared(state, when):
@@ -275,7 +280,7 @@ def sparse_spectral(
 
         period = sample_interval * (samples_per_round or math.ceil(triplets / rank))
         last = (count + 1) % period == 0
-        new = jax.lax.cond(last, lambda f: spectral_factors(spectral_matrix(f)), lambda f: f, new)
+        new = jax.lax.cond(last, _decomposed, lambda f: f, new)
         update = cast_like(jax.tree.map(jnp.subtract, new, old), f)
         return update, SpectralLayerState(i, vectors, _cleared(values, last))
 

@@ -78,6 +78,21 @@ def test_the_query_lies_between_the_iterates():
     np.testing.assert_array_equal(direction["b"][0], updates["b"])
 
 
+def test_with_a_gradient_function_it_queries_itself():
+    gradient = jax.grad(lambda x: jnp.sum(jnp.cos(x)))
+    x = one = jnp.array([0.3, 0.8])
+    tx = n_harpg(0.5, seed=7)
+    state = alone = tx.init(x)
+    for t in range(3):
+        point, direction = n_harpg_query(state, x, jax.random.fold_in(jax.random.key(7), t))
+        hvp = jax.jvp(gradient, (point,), (direction,))[1]
+        updates, state = tx.update(gradient(x), state, x, hvp=hvp)
+        x = optax.apply_updates(x, updates)
+        updates, alone = tx.update(gradient(one), alone, one, grad_fn=gradient)
+        one = optax.apply_updates(one, updates)
+    np.testing.assert_allclose(one, x, rtol=1e-6)
+
+
 def test_hvp_must_be_given():
     params = jnp.ones(2)
     tx = n_harpg(0.1)

@@ -69,6 +69,19 @@ def test_one_norm_for_the_whole_tree_and_a_look_ahead_through_a_chain():
     np.testing.assert_allclose(point["a"], [3.0 - 0.3 * (1 / 0.25 - 1)], rtol=1e-6)
 
 
+def test_with_a_gradient_function_it_looks_ahead_itself():
+    gradient = jax.grad(lambda x: jnp.sum(jnp.cos(x)))
+    x = one = jnp.array([0.3, 0.8])
+    tx = optlab.n_pg_igt(0.5)
+    state = alone = tx.init(x)
+    for _ in range(3):
+        updates, state = tx.update(gradient(n_pg_igt_lookahead(state, x)), state, x)
+        x = optax.apply_updates(x, updates)
+        updates, alone = tx.update(gradient(one), alone, one, grad_fn=gradient)
+        one = optax.apply_updates(one, updates)
+    np.testing.assert_allclose(one, x, rtol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
 def test_the_norm_neither_over_nor_underflows(scale):
     gradient = scale * jnp.array([3.0, 4.0])

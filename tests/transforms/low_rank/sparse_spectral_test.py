@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding
 
 from optlab.transforms.low_rank import (
     SpectralFactors,
@@ -15,6 +16,7 @@ from optlab.transforms.low_rank import (
     spectral_factors,
     spectral_matrix,
 )
+from tests.multi_device import blocking, mesh
 
 SHAPE, RANK = (6, 4), 2
 
@@ -225,6 +227,38 @@ def test_state_survives_vmap_bfloat16_and_msgpack():
     np.testing.assert_allclose(jnp.linalg.norm(factors.u.astype(float), axis=1), 1, atol=0.02)
     restored = flax.serialization.from_bytes(state, flax.serialization.to_bytes(state))
     jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_four_devices_train_as_one_does(axes):
+    params = {"kernel": spectral_factors(normal(0, (8, 12))), "bias": jnp.zeros(12)}
+    grads = [jax.tree.map(lambda x, s=s: normal(s, x.shape), params) for s in range(1, 4)]
+    # The second step ends in a decomposition.
+    tx = sparse_spectral(0.05, 4, sample_interval=1, warmup_steps=0)
+
+    def train(params, grads, update):
+        state = tx.init(params)
+        for g in grads:
+            updates, state = update(g, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    want = train(params, grads, jax.jit(tx.update))
+    devices = mesh(axes)
+    rows, one = NamedSharding(devices, jax.P("x", None)), NamedSharding(devices, jax.P(None))
+    layout = {
+        "kernel": SpectralFactors(rows, one, rows),
+        "bias": NamedSharding(devices, jax.P("x")),
+    }
+    with jax.set_mesh(devices):
+        placed, *placed_grads = (jax.device_put(tree, layout) for tree in (params, *grads))
+        found = train(placed, placed_grads, blocking(jax.jit(tx.update)))
+    for name in ("u", "v"):
+        kept = getattr(found["kernel"], name)
+        assert kept.sharding.is_equivalent_to(rows, 2)
+    # The signs of vectors are arbitrary, those of the matrix are not.
+    matrices = (spectral_matrix(jax.device_get(tree["kernel"])) for tree in (found, want))
+    np.testing.assert_allclose(*matrices, atol=1e-5)
 
 
 @pytest.mark.parametrize(

