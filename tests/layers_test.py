@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
     "base": 0,
     "_arithmetic": 0,
+    "_batches": 0.5,
     "_checks": 0,
     "_sharding": 0,
     "_version": 0,
