@@ -47,7 +47,7 @@ def parse_flags(argv, default, kind):
     try:
         # config_flags reports these mistakes by traceback, so look for them first.
         config = training.load_config(spec, kind())
-        for name in re.findall(r"^--?config\.([^=]+)", "\n".join(argv), re.MULTILINE):
+        for name in re.findall(r"^--?config\.([^=\n]+)", "\n".join(argv), re.MULTILINE):
             training.field_type(config, name)
         config_flags.DEFINE_config_file(
             "config",

@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     points: dict[str, dict[int, float]] = {}
     try:
         for folder in flags.workdirs:
-            points |= read_points(folder, flags.metric)
+            for label, scores in read_points(folder, flags.metric).items():
+                points[f"{folder.name}: {label}" if label in points else label] = scores
         if not all(0 <= number < len(points) for number in flags.baseline):
             raise ValueError(f"--baseline must lie below the number of points, {len(points)}.")
     except ValueError as error:

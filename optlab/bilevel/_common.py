@@ -106,12 +106,16 @@ def known_ids(name: str, ids: Any, count: int) -> jax.Array:
 
 def rows_of(tree: PyTree, ids: jax.Array) -> PyTree:
     """Some rows of every leaf; NaN where a traced number is out of range, so that it shows."""
-    return jax.tree.map(lambda leaf: leaf.at[ids].get(mode="fill"), tree)
+    return jax.tree.map(
+        lambda leaf: leaf.at[ids].get(mode="fill", wrap_negative_indices=False), tree
+    )
 
 
 def put_rows(tree: PyTree, ids: jax.Array, rows: PyTree) -> PyTree:
-    """The leaves with some of their rows replaced."""
-    return jax.tree.map(lambda leaf, new: leaf.at[ids].set(new), tree, rows)
+    """The leaves with some of their rows replaced; none by a number that is out of range."""
+    return jax.tree.map(
+        lambda leaf, new: leaf.at[ids].set(new, wrap_negative_indices=False), tree, rows
+    )
 
 
 def advance(

@@ -250,7 +250,7 @@ def msvr(blocks: int, weight: float) -> Direction:
         drawn = ids.shape[0]
         gain = (blocks - drawn) / (drawn * (1.0 - weight)) + 1.0 - weight
         new, old = oracle(point, batch), oracle(state.point, batch)
-        first = state.counts[ids] == 0
+        first = rows_of(state.counts, ids) == 0
 
         def leaf(g, before, last):
             moved = (1.0 - weight) * last + weight * g + gain * (g - before)
@@ -258,7 +258,8 @@ def msvr(blocks: int, weight: float) -> Direction:
 
         direction = jax.tree.map(leaf, new, old, rows_of(state.memory, ids))
         memory = put_rows(state.memory, ids, direction)
-        return direction, MsvrState(state.counts.at[ids].add(1), point, memory)
+        counts = state.counts.at[ids].add(1, wrap_negative_indices=False)
+        return direction, MsvrState(counts, point, memory)
 
     return Direction(init, estimate)
 

@@ -9,7 +9,14 @@ import optax
 
 from optlab._checks import check_count
 from optlab.base import PyTree, Scalar, Solver
-from optlab.bilevel._common import Project, advance, check_objectives, fresh, identity, solve_inner
+from optlab.bilevel._common import (
+    Project,
+    advance,
+    check_objectives,
+    identity,
+    solve_inner,
+    start,
+)
 from optlab.hypergrad import Estimator
 
 __all__ = ["EpisodicInfo", "EpisodicState", "episodic"]
@@ -91,17 +98,17 @@ def episodic(
         check_count("tasks_at_once", tasks_at_once, 1)
 
     def init(key, x, y):
-        x, y = fresh(x), fresh(y)
+        x, y = start(x, y, project_outer)
         return EpisodicState(x, y, outer_optimizer.init(x), jax.random.key_data(key))
 
     def step(state, outer_batch, inner_batch, **extra):
         del extra
-        x, start = state.x, state.y
+        x, origin = state.x, state.y
         tasks = _tasks(outer_batch, inner_batch)
         first = jax.eval_shape(
             lambda: jax.tree.map(lambda leaf: leaf[0], (outer_batch, inner_batch))
         )
-        check_objectives(outer, inner, x, start, *first)
+        check_objectives(outer, inner, x, origin, *first)
         carried, used = jax.random.split(jax.random.wrap_key_data(state.key))
 
         def task(batches):
@@ -109,14 +116,14 @@ def episodic(
             y = solve_inner(
                 inner,
                 x,
-                start,
+                origin,
                 inner_batch,
                 optimizer=inner_optimizer,
                 steps=inner_steps,
                 project=identity,
             )
             h, info = estimator.estimate(outer, inner, x, y, outer_batch, inner_batch, key=key)
-            return h, optax.tree.norm(optax.tree.sub(info.y, start)), info.failed
+            return h, optax.tree.norm(optax.tree.sub(info.y, origin)), info.failed
 
         batches = (outer_batch, inner_batch, jax.random.split(used, tasks))
         if tasks_at_once is None:
@@ -127,7 +134,7 @@ def episodic(
         h, distance, failed = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), found)
         x, outer_state = advance(outer_optimizer, h, state.outer_optimizer, x, project_outer)
         info = EpisodicInfo(jnp.asarray(optax.tree.norm(h)), distance, failed)
-        return EpisodicState(x, start, outer_state, jax.random.key_data(carried)), info
+        return EpisodicState(x, origin, outer_state, jax.random.key_data(carried)), info
 
     return Solver(init, step)
 

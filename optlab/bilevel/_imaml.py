@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from optlab._checks import check_count
 from optlab.base import Solver
 from optlab.bilevel._episodic import episodic
 from optlab.hypergrad import cg
@@ -38,7 +39,7 @@ def imaml(
         outer_optimizer: any optax transformation, for x.
         inner_optimizer: for y, anew with every task.
         inner_steps: T.
-        linear_steps: of conjugate gradients.
+        linear_steps: of conjugate gradients, at least 1.
         damping: added to the inner Hessian.
         **options: ``tasks_at_once`` and ``project_outer``, see :func:`episodic`.
 
@@ -62,6 +63,7 @@ def imaml(
         A. Rajeswaran, C. Finn, S. Kakade, S. Levine, "Meta-Learning with Implicit Gradients",
         NeurIPS 2019, arXiv:1909.04630
     """
+    check_count("linear_steps", linear_steps, 1)
     return episodic(
         outer,
         inner,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import optax
 
+from optlab._checks import check_count
 from optlab.base import Solver
 from optlab.bilevel._episodic import episodic
 from optlab.hypergrad import unrolled
@@ -36,7 +37,7 @@ def maml(
         inner: g, likewise.
         outer_optimizer: any optax transformation, for x.
         inner_optimizer: for y, anew with every task; ``optax.sgd`` in the paper.
-        inner_steps: T.
+        inner_steps: T, at least 1.
         first_order: whether x counts as a constant in the inner steps (FOMAML): a gradient step
             then costs a third less, and its derivative is not exact.
         **options: ``tasks_at_once`` and ``project_outer``, see :func:`episodic`.
@@ -61,6 +62,7 @@ def maml(
         C. Finn, P. Abbeel, S. Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep
         Networks", ICML 2017, arXiv:1703.03400
     """
+    check_count("inner_steps", inner_steps, 1)
 
     def descended(x, y, batch):
         return inner(jax.lax.stop_gradient(x) if first_order else x, y, batch)

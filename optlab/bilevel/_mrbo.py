@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from optlab._checks import check_range
 from optlab.base import Solver
 from optlab.bilevel._alternating import alternating
 from optlab.bilevel._directions import storm
@@ -59,6 +60,7 @@ def mrbo(
         J. Yang, K. Ji, Y. Liang, "Provably Faster Algorithms for Bilevel Optimization", NeurIPS
         2021, arXiv:2106.04692
     """
+    check_range("neumann_step", neumann_step, 0.0, float("inf"), closed="()")
     return alternating(
         outer,
         inner,

@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from optlab._checks import check_range
 from optlab.base import Solver
 from optlab.bilevel._alternating import alternating
 from optlab.hypergrad import neumann
@@ -62,6 +63,7 @@ def stocbio(
 
     Differs from the released code: that multiplies only the last term by the step size.
     """
+    check_range("neumann_step", neumann_step, 0.0, float("inf"), closed="()")
     return alternating(
         outer,
         inner,

@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from optlab._checks import check_range
 from optlab.base import Solver
 from optlab.bilevel._alternating import alternating
 from optlab.bilevel._directions import storm
@@ -64,6 +65,7 @@ def sustain(
         P. Khanduri, S. Zeng, M. Hong, H.-T. Wai, Z. Wang, Z. Yang, "A Near-Optimal Algorithm for
         Stochastic Bilevel Optimization via Double-Momentum", NeurIPS 2021, arXiv:2102.07367
     """
+    check_range("neumann_step", neumann_step, 0.0, float("inf"), closed="()")
     return alternating(
         outer,
         inner,

@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from optlab._checks import check_range
 from optlab.base import Solver
 from optlab.bilevel._alternating import alternating
 from optlab.hypergrad import neumann
@@ -66,6 +67,7 @@ def ttsa(
         S. Ghadimi, M. Wang, "Approximation Methods for Bilevel Programming", 2018,
         arXiv:1802.02246 (BSA)
     """
+    check_range("neumann_step", neumann_step, 0.0, float("inf"), closed="()")
     return alternating(
         outer,
         inner,

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from optlab._batches import nth_batch
-from optlab._checks import check_count
+from optlab._checks import check_count, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
     Project,
@@ -100,6 +100,7 @@ def vrbo(
     Differs from the paper: all terms of a Neumann series share one batch.
     """
     check_count("inner_steps", inner_steps, 1)
+    check_range("neumann_step", neumann_step, 0.0, float("inf"), closed="()")
     estimator, direction = neumann(terms, neumann_step, tolerance=None), spider()
 
     def oracle(point, batches):

@@ -13,13 +13,12 @@ import jax
 
 from optlab.base import PyTree
 from optlab.training._checkpoint import Checkpoints
-from optlab.training._config import ConfigError, RunConfig
+from optlab.training._config import RunConfig
 from optlab.training._metrics import Metrics
 from optlab.training._profile import profiled
 from optlab.training._result import RunResult
 from optlab.training._signals import Stop, noting_signals
 from optlab.training._workdir import Workdir
-from optlab.transforms.quantized import check_codecs
 
 __all__ = ["Course", "Due", "run"]
 
@@ -146,12 +145,7 @@ def _start(folder: Workdir, checkpoints: Checkpoints, carry: PyTree) -> _Start:
     resumed_at = manifest.get("resumed_at", [])
     if (latest := checkpoints.latest()) is not None:
         folder.check_same(checkpoints.config(latest))
-        restored = checkpoints.restore(latest, carry)
-        try:
-            check_codecs(restored, carry)
-        except ValueError as error:
-            raise ConfigError(f"checkpoint {latest} is of another optimizer: {error}") from error
-        step, carry = latest, restored
+        step, carry = latest, checkpoints.restore(latest, carry)
         resumed_at = [*resumed_at, step]
     damaged = manifest.get("damaged_checkpoints", []) + [
         {"step": step, "problem": problem} for step, problem in checkpoints.damaged.items()

@@ -187,6 +187,20 @@ def test_directions_serve_single_level_problems(direction, least, most):
     assert least <= float(jnp.linalg.norm(w - best)) < most
 
 
+@pytest.mark.parametrize("wrong", [3, -1])
+def test_msvr_shows_a_traced_number_that_is_out_of_range(wrong):
+    """Also at the first draw, where an estimate is the value; no other block is touched."""
+    direction, ids = msvr(3, 0.5), jnp.array([wrong, 0])
+    state = direction.init(jnp.array(0.0), jnp.array(0.0))
+    estimate = jax.jit(
+        lambda ids: direction.estimate(lambda x, _: x, ids + 1.0, ids, state, index=ids)
+    )
+    along, state = estimate(ids)
+    np.testing.assert_array_equal(along, [np.nan, 1.0])
+    np.testing.assert_array_equal(state.counts, [1, 0, 0])
+    np.testing.assert_array_equal(state.memory, [1.0, 0.0, 0.0])
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="index must be given"):
         saga(2).estimate(oracle, POINTS[0], DATA[0], saga(2).init(POINTS[0], ()))

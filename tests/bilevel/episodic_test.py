@@ -210,11 +210,18 @@ def test_mistakes_are_named():
     levels = {"outer_optimizer": optax.sgd(1.0), "inner_optimizer": optax.sgd(0.4)}
     with pytest.raises(ValueError, match="inner_steps"):
         bilevel.imaml(*problem, **levels, inner_steps=-1)
+    with pytest.raises(ValueError, match="linear_steps"):
+        bilevel.imaml(*problem, **levels, linear_steps=0)
+    with pytest.raises(ValueError, match="inner_steps"):
+        bilevel.maml(*problem, **levels, inner_steps=0)
     with pytest.raises(ValueError, match="tasks_at_once"):
         bilevel.maml(*problem, **levels, tasks_at_once=0)
     solver = bilevel.episodic(*problem, **levels, estimator=hypergrad.cg())
     x = {"hidden": jnp.ones((3, 4)), "head": jnp.ones((4, 2))}
     state = solver.init(jax.random.key(0), x, x)
+    twice = bilevel.maml(*problem, **levels, project_outer=lambda x: (x, x))
+    with pytest.raises(TypeError, match="what project_outer gives must have the structure of x"):
+        twice.init(jax.random.key(0), x, x)
     support = jnp.ones((3, ROWS, 3)), jnp.zeros((3, ROWS), jnp.int32)
     query = jnp.ones((2, ROWS, 3)), jnp.zeros((2, ROWS), jnp.int32)
     with pytest.raises(ValueError, match=r"outer_batch and inner_batch .* got \[2, 3\]"):

@@ -208,6 +208,13 @@ def test_projections_on_empty_sets_are_named(name, argument):
         make(**{argument: lambda v: (v, v)}).init(jax.random.key(0), *zeros())
 
 
+@pytest.mark.parametrize("name", ["stocbio", "ttsa", "mrbo", "sustain", "vrbo"])
+def test_the_step_of_a_series_is_named_as_the_caller_has_it(name):
+    weight = {"weight": 0.5} if name in ("mrbo", "sustain") else {}
+    with pytest.raises(ValueError, match=r"neumann_step must lie in \(0, inf\), got -1"):
+        getattr(bilevel, name)(*PROBLEM, **TWO, **weight, neumann_step=-1.0)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "count"),
     [

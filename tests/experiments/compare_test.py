@@ -41,6 +41,13 @@ def test_mistakes_are_told_in_a_sentence(folder, capsys):
     assert capsys.readouterr().err == "--baseline must lie below the number of points, 3.\n"
 
 
+def test_points_of_one_name_stay_apart(folder, capsys):
+    assert compare.main([str(folder), str(folder)]) == 0
+    table = capsys.readouterr().out
+    assert "| `power8` |" in table
+    assert f"| `{folder.name}: power8` |" in table
+
+
 def test_prints_a_table(folder, capsys):
     assert compare.main([str(folder), "--baseline", "0", "1"]) == 0
     _, _, base, *_ = capsys.readouterr().out.splitlines()

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optlab._checks import check_range
 from optlab.problems import cleaning_scores, corrupt_labels, hyper_cleaning
 from optlab.training._config import ConfigError
 from optlab.training.bilevel._config import BilevelConfig
@@ -38,6 +39,7 @@ def cleaning_task(
     Returns:
         The task.
     """
+    check_range("corrupted", corrupted, 0.0, 1.0, closed="[]")
     data, (inputs, labels), held_out = classification(config, train, validation)
     init, apply = stateless_model(config.model, data)
     key = jax.random.key(config.seed)

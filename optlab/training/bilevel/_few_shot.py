@@ -8,7 +8,7 @@ from optlab.problems import few_shot
 from optlab.training._config import ConfigError
 from optlab.training._registry import make_optimizer, make_schedule
 from optlab.training.bilevel._config import BilevelConfig
-from optlab.training.bilevel._model import shrunk, stateless_model
+from optlab.training.bilevel._model import check_drawn, shrunk, stateless_model
 from optlab.training.bilevel._task import BilevelTask
 from optlab.training.data import Examples, draw_episodes, examples_by_class, load_data
 
@@ -44,6 +44,7 @@ def few_shot_task(
     Returns:
         The task.
     """
+    check_drawn(config, "outer")
     data = load_data(config.data)
     if len(data.shape) != 3:
         raise ConfigError(f"data.name {config.data.name!r} has no images to draw tasks from.")

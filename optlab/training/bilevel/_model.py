@@ -12,7 +12,7 @@ from optlab.training.bilevel._config import BilevelConfig
 from optlab.training.data import Dataset, Examples, load_data, scale_pixels
 from optlab.training.models import functional, make_model
 
-__all__ = ["classification", "shrunk", "split", "stateless_model"]
+__all__ = ["check_drawn", "classification", "shrunk", "split", "stateless_model"]
 
 
 def classification(
@@ -89,9 +89,27 @@ def stateless_model(
     return lambda key: model.init(key)[0], apply
 
 
+def check_drawn(config: BilevelConfig, *levels: str) -> None:
+    """Raises ConfigError where a level has no batch size, though the problem draws its batches."""
+    for level in levels:
+        if getattr(config, f"{level}_batch_size") == 0:
+            raise ConfigError(
+                f"config.{level}_batch_size must be positive: problem.name {config.problem.name!r} "
+                "draws its own batches."
+            )
+
+
 def shrunk(examples: Examples, factor: int) -> Examples:
-    """Images made smaller; rows and columns that fill no square are cut off."""
+    """Images made smaller; rows and columns that fill no square are cut off.
+
+    Raises:
+        ConfigError: if a square is larger than an image.
+    """
     count, height, width, channels = examples.inputs.shape
+    if not 1 <= factor <= min(height, width):
+        raise ConfigError(
+            f"problem.arguments.shrink must lie in [1, {min(height, width)}], got {factor}."
+        )
     rows, columns = height // factor, width // factor
     inputs = examples.inputs[:, : rows * factor, : columns * factor]
     squares = inputs.reshape(count, rows, factor, columns, factor, channels)

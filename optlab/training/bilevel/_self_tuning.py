@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from optlab._checks import check_range
 from optlab.base import BilevelProblem
 from optlab.training._config import ConfigError
 from optlab.training.bilevel._config import BilevelConfig
-from optlab.training.bilevel._model import classification, shrunk
+from optlab.training.bilevel._model import check_drawn, classification, shrunk
 from optlab.training.bilevel._task import BilevelTask
 from optlab.training.data import Examples, scale_pixels
 from optlab.training.models import HyperConv, HyperDense, hyper_dropout
@@ -83,13 +84,12 @@ def self_tuning_task(
     Returns:
         The task.
     """
+    check_range("dropout", dropout, 0.0, 1.0, closed="()")
+    check_range("decay", decay, 0.0, float("inf"), closed="()")
+    check_drawn(config, "outer", "inner")
     data, inner_data, outer_data = classification(config, train, validation)
     if len(data.shape) != 3:
         raise ConfigError(f"data.name {config.data.name!r} has no images for convolutions.")
-    if not 1 <= shrink <= min(data.shape[:2]):
-        raise ConfigError(
-            f"problem.arguments.shrink must lie in [1, {min(data.shape[:2])}], got {shrink}."
-        )
     inner_data, outer_data, test = (
         shrunk(Examples(*part), shrink) for part in (inner_data, outer_data, data.test)
     )

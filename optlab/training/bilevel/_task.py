@@ -65,8 +65,8 @@ def register_problem(name: str, make: Callable[..., BilevelTask]) -> None:
 def make_task(config: BilevelConfig) -> BilevelTask:
     """Makes the problem of a config, and loads its data.
 
-    Those that come along are ``few_shot``, ``hyper_cleaning``, ``hyper_representation`` and
-    ``parameter_decay``; :func:`register_problem` adds others.
+    Those that come along are ``few_shot``, ``hyper_cleaning``, ``hyper_representation``,
+    ``parameter_decay`` and ``self_tuning``; :func:`register_problem` adds others.
 
     Args:
         config: its ``problem``, ``data`` and ``model`` are used.

@@ -41,7 +41,8 @@ def load_bitsandbytes(
         the codes stay as they are.
 
     Raises:
-        ValueError: if a moment has no counterpart there, or another shape than it.
+        ValueError: if a moment has no counterpart there, or another shape than it; if ``entries``
+            has no entry, or ``state`` no :class:`QuantizedState`.
 
     >>> from optlab.transforms.quantized import lion8bit
     >>> state = lion8bit(1e-3, codec="dynamic8", min_size=1).init({"w": jnp.zeros((1, 256))})
@@ -60,10 +61,15 @@ def load_bitsandbytes(
         (path, {**entry, **entry.get(_WRAPPED, {})})
         for path, entry in jax.tree.leaves_with_path(entries, is_leaf=_is_entry)
     ]
+    if not found:
+        raise ValueError("entries must have a dict with 'state1' for each parameter, got none.")
+    nodes, _ = jax.tree.flatten(state, is_leaf=_is_quantized)
+    if not any(map(_is_quantized, nodes)):
+        raise ValueError("state must have a QuantizedState in it: init of a quantized optimizer.")
     steps = max(int(entry["step"]) for _, entry in found)
 
     def one(node: Any) -> Any:
-        if not isinstance(node, QuantizedState):
+        if not _is_quantized(node):
             return node
         codecs = read_record(node.codecs)
 
@@ -90,7 +96,11 @@ def load_bitsandbytes(
         inner = jax.tree.map_with_path(leaf, node.inner, is_leaf=is_encoded)
         return QuantizedState(inner, node.codecs, node.key)
 
-    return jax.tree.map(one, state, is_leaf=lambda node: isinstance(node, QuantizedState))
+    return jax.tree.map(one, state, is_leaf=_is_quantized)
+
+
+def _is_quantized(node: Any) -> bool:
+    return isinstance(node, QuantizedState)
 
 
 def _is_entry(node: Any) -> bool:

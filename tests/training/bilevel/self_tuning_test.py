@@ -73,3 +73,9 @@ def test_batches_are_rows_of_their_part_with_keys_of_their_own(made):
 def test_what_leaves_no_image_is_named():
     with pytest.raises(ConfigError, match=r"shrink must lie in \[1, 8\], got 9"):
         _task(shrink=9)
+
+
+@pytest.mark.parametrize(("argument", "bound"), [("dropout", "1"), ("decay", "inf")])
+def test_hyperparameters_start_where_their_logarithms_are_finite(argument, bound):
+    with pytest.raises(ConfigError, match=rf"{argument} must lie in \(0, {bound}\), got 0.0"):
+        _task(**{argument: 0.0})

@@ -169,7 +169,7 @@ PARTLY_WRONG = bilevel.PartConfig(name="soba", arguments={"outer_directoin": "pl
         ({"solver": PARTLY_WRONG}, "solver.arguments has 'outer_directoin', .* did you mean outer"),
         ({"problem.name": "cleaning"}, "problem.name 'cleaning' is unknown; did you mean"),
         ({"problem.arguments": {"corupted": 0.1}}, "'corupted', which hyper_cleaning does not"),
-        ({"problem.arguments.corrupted": 2.0}, "problem.arguments .* fraction must lie in"),
+        ({"problem.arguments.corrupted": 2.0}, "problem.arguments .* corrupted must lie in"),
         ({"problem.arguments.train": 9999}, "problem.arguments train and validation must be"),
         ({"outer_batch_size": 201}, "config.outer_batch_size must not exceed the 200 rows"),
         ({"model.name": "resnet", "model.widths": (128, 128)}, "keeps .* beside its parameters"),

@@ -115,6 +115,13 @@ def test_representation_splits_the_model():
         task("hyper_representation", model=ModelConfig(widths=())).init(jax.random.key(0))
 
 
+@pytest.mark.parametrize("name", ["few_shot", "self_tuning"])
+def test_a_problem_that_draws_needs_a_batch_size(name):
+    config = bilevel.BilevelConfig(outer_batch_size=0, problem=bilevel.PartConfig(name=name))
+    with pytest.raises(ConfigError, match=r"^config.outer_batch_size must be positive"):
+        bilevel.make_task(config)
+
+
 def test_few_shot_tasks_are_a_function_of_the_key_and_the_test_of_nothing():
     arguments = {"ways": 4, "shots": 2, "queries": 3, "test_tasks": 6, "shrink": 2}
     made = task("few_shot", model=ModelConfig(widths=(5,)), **arguments)

@@ -98,3 +98,7 @@ def test_moments_are_arranged_and_coded_anew():
         quantized.load_bitsandbytes(fresh, entries)
     with pytest.raises(ValueError, match="entries must have the parameter of 0/mu/dense/bias"):
         quantized.load_bitsandbytes(fresh, {"dense": {"kernel": wrapped}})
+    with pytest.raises(ValueError, match="entries must have a dict with 'state1'"):
+        quantized.load_bitsandbytes(fresh, {"dense": {}})
+    with pytest.raises(ValueError, match="state must have a QuantizedState"):
+        quantized.load_bitsandbytes(fresh.inner, entries)
