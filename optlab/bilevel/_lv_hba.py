@@ -134,8 +134,10 @@ def lv_hba(
         if not jnp.issubdtype(getattr(shape, "dtype", jnp.int32), jnp.floating):
             raise ValueError(f"constraint must give one array of floats, got {shape}.")
         missed = violation(x, y)
-        allowed = float(jnp.finfo(shape.dtype).eps) ** 0.5
-        if not isinstance(missed, jax.core.Tracer) and not float(missed) <= allowed:
+        # Of large numbers, a projection misses by their rounding.
+        allowed = jnp.finfo(shape.dtype).eps ** 0.5 * jnp.maximum(1.0, optax.tree.norm((x, y)))
+        met = missed <= allowed
+        if not isinstance(met, jax.core.Tracer) and not met:
             raise ValueError(
                 f"project must give a point that meets the constraint, but misses it by {missed} at"
                 " the start: no point may meet it."

@@ -39,7 +39,7 @@ def maml(
         inner_optimizer: for y, anew with every task; ``optax.sgd`` in the paper.
         inner_steps: T, at least 1.
         first_order: whether x counts as a constant in the inner steps (FOMAML): a gradient step
-            then costs a third less, and its derivative is not exact.
+            then costs less, and its derivative is not exact.
         **options: ``tasks_at_once`` and ``project_outer``, see :func:`episodic`.
 
     Returns:

@@ -6,7 +6,16 @@ import jax.numpy as jnp
 from optlab.implicit._root import custom_root
 from optlab.implicit.conditions import stationarity
 
-__all__ = ["kl_birkhoff", "kl_transport"]
+__all__ = ["check_sums", "kl_birkhoff", "kl_transport"]
+
+
+def check_sums(v: jax.Array, a: jax.Array, b: jax.Array) -> None:
+    """Raises ValueError unless a and b have a number for each row and column of the matrix v."""
+    if jnp.ndim(v) != 2 or (jnp.shape(a), jnp.shape(b)) != tuple((n,) for n in jnp.shape(v)):
+        raise ValueError(
+            "v must be a matrix, a have its rows and b its columns, got shapes"
+            f" {jnp.shape(v)}, {jnp.shape(a)} and {jnp.shape(b)}."
+        )
 
 
 def kl_transport(v: jax.Array, a: jax.Array, b: jax.Array, *, max_steps: int = 200) -> jax.Array:
@@ -30,17 +39,21 @@ def kl_transport(v: jax.Array, a: jax.Array, b: jax.Array, *, max_steps: int = 2
         Shape ``[rows, cols]``; NaN where ``max_steps`` did not suffice, as for sums that differ.
         Differentiable; in a and b along directions that keep their sums equal.
 
+    Raises:
+        ValueError: if the shapes do not suit each other.
+
     >>> plan = kl_transport(jnp.zeros((2, 2)), jnp.array([0.25, 0.75]), jnp.full(2, 0.5))
     >>> plan.sum(axis=0).round(4).tolist()
     [0.5, 0.5]
 
     References:
         M. Cuturi, "Sinkhorn Distances: Lightspeed Computation of Optimal Transport", NeurIPS 2013,
-        arXiv:1306.0895; M. Cuturi, G. Peyre, "A Smoothed Dual Approach for Variational Wasserstein
+        arXiv:1306.0895; M. Cuturi, G. Peyré, "A Smoothed Dual Approach for Variational Wasserstein
         Problems", SIAM J. Imaging Sci. 2016, arXiv:1503.02533 (the function of one potential)
 
     Differs from the papers: Newton steps end what Sinkhorn's begin.
     """
+    check_sums(v, a, b)
 
     def dual(beta, v, a, b):
         # The potential's free constant is chosen by the last term: the Hessian is then regular.
@@ -100,6 +113,9 @@ def kl_birkhoff(v: jax.Array, *, max_steps: int = 200) -> jax.Array:
 
     Returns:
         Shape ``[n, n]``.
+
+    Raises:
+        ValueError: if v is not square.
 
     >>> kl_birkhoff(jnp.zeros((2, 2))).round(4).tolist()
     [[0.5, 0.5], [0.5, 0.5]]

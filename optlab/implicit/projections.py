@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from optlab._checks import check_count
-from optlab.implicit._kl_projections import kl_birkhoff, kl_transport
+from optlab.implicit._kl_projections import check_sums, kl_birkhoff, kl_transport
 from optlab.implicit._quadratic_program import quadratic_program
 from optlab.implicit._root import custom_root
 from optlab.implicit.conditions import stationarity
@@ -170,6 +170,9 @@ def transport(v: jax.Array, a: jax.Array, b: jax.Array, *, max_steps: int = 100)
         Shape ``[rows, cols]``; NaN where ``max_steps`` did not suffice, as for sums that differ.
         Differentiable; in a and b along directions that keep their sums equal.
 
+    Raises:
+        ValueError: if the shapes do not suit each other.
+
     >>> transport(jnp.eye(2), jnp.ones(2), jnp.ones(2)).round(3).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
 
@@ -179,6 +182,7 @@ def transport(v: jax.Array, a: jax.Array, b: jax.Array, *, max_steps: int = 100)
 
     Differs from the paper: Newton steps instead of L-BFGS.
     """
+    check_sums(v, a, b)
 
     def plan(duals, v):
         alpha, beta = duals

@@ -121,4 +121,5 @@ def cleaning_scores(x: jax.Array, clean: jax.Array) -> CleaningScores:
     found = x > 0
     hits = jnp.sum(found & clean)
     precision, recall = hits / jnp.sum(found), hits / jnp.sum(clean)
-    return CleaningScores(precision, recall, 2 * hits / (jnp.sum(found) + jnp.sum(clean)))
+    either = jnp.sum(found) + jnp.sum(clean)
+    return CleaningScores(precision, recall, 2 * hits / jnp.maximum(either, 1))

@@ -102,3 +102,22 @@ def test_a_constraint_that_no_point_meets_is_named():
     )
     with pytest.raises(ValueError, match="project gives numbers that are not finite"):
         _start(solver)
+
+
+def test_the_rounding_of_large_numbers_is_no_violation():
+    """A budget of 1e5 in float32 cannot be met to better than some 0.01."""
+    budget = 1e5
+    levels = {"outer_optimizer": optax.sgd(0.1), "inner_optimizer": optax.sgd(0.1)}
+    rates = {"saddle_rate": 0.1, "center_rate": 0.1, "outer_weight": 1.0}
+    solver = lv_hba(
+        _outer,
+        _inner,
+        lambda x, y: jnp.sum(y) - budget,
+        equality=True,
+        project=lambda p: (p[0], p[1] - (jnp.sum(p[1]) - budget) / p[1].size),
+        **levels,
+        **rates,
+    )
+    start = jnp.asarray(np.random.default_rng(0).uniform(0, 300, (5, 1000)), jnp.float32)
+    for y in start:
+        assert abs(float(jnp.sum(solver.init(jax.random.key(0), y, y).y)) - budget) < 0.1

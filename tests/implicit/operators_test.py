@@ -97,6 +97,14 @@ def test_kl_projection():
         np.testing.assert_allclose(square.sum(1), 1, atol=1e-12)
 
 
+@pytest.mark.parametrize("project", [projections.transport, projections.kl_transport])
+def test_sums_of_the_wrong_length_are_named(project):
+    with pytest.raises(
+        ValueError, match=r"v must be a matrix, a have its rows .* \(2, 3\), \(3,\)"
+    ):
+        project(jnp.zeros((2, 3)), jnp.ones(3), jnp.ones(2))
+
+
 def test_kl_projection_at_a_small_temperature():
     """Entropic transport of 48 points at 1/500 of the unit square, in float32."""
     p, q = RNG.random((2, 48, 2))

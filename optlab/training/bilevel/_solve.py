@@ -24,6 +24,8 @@ from optlab.training.bilevel._task import BilevelTask, make_task
 
 __all__ = ["BilevelResult", "solve"]
 
+_NEED_FULL = ("srba", "vrbo")  # without full passes they would drift away from the gradients
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BilevelResult(RunResult):
@@ -99,6 +101,11 @@ class _Course:
     units: Mapping[str, float] = {}
 
     def __init__(self, config: BilevelConfig, task: BilevelTask):
+        if config.solver.name in _NEED_FULL:
+            raise ConfigError(
+                f"solver.name {config.solver.name!r} needs steps that are given all data, which a "
+                "bilevel run does not take."
+            )
         self._config, self._task = config, task
         self._seed = seed_words(config.seed)
         every = config.log_every, config.eval_every, config.checkpoint_every

@@ -67,7 +67,8 @@ def n_pg_igt(
         anywhere makes all updates NaN.
 
     Raises:
-        ValueError: if ``eta`` is out of range.
+        ValueError: if ``eta`` is out of range, or, at trace time, if ``grad_fn`` comes without
+            ``params``.
 
     >>> params = jnp.array([4.0])
     >>> tx = n_pg_igt(1.0)
@@ -97,6 +98,8 @@ def n_pg_igt(
     def update(updates, state, params=None, *, grad_fn=None, **extra):
         del extra
         if grad_fn is not None:
+            if params is None:
+                raise ValueError("params must be given to the update of n_pg_igt with grad_fn.")
             updates = cast_like(grad_fn(optax.apply_updates(params, state.offset)), updates)
         count = optax.safe_increment(state.count)
         weight = value_at(eta, state.count)

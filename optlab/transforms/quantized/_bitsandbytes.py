@@ -37,8 +37,8 @@ def load_bitsandbytes(
 
     Returns:
         The state with those moments in its own codecs, and with their count of steps. Where the
-        codec is :func:`optlab.codecs.dynamic8`, 256 divides the last axis and nothing is arranged,
-        the codes stay as they are.
+        codec is :func:`optlab.codecs.dynamic8`, ``qmap`` its map, 256 divides the last axis and
+        nothing is arranged, the codes stay as they are.
 
     Raises:
         ValueError: if a moment has no counterpart there, or another shape than it; if ``entries``
@@ -135,6 +135,7 @@ class _Part(NamedTuple):
 
         Coded anew they might differ: the map has no -1 for a block whose largest entry is negative.
         """
+        every = Encoded(jnp.arange(_BLOCK, dtype=jnp.uint8)[None], jnp.ones((1, 1)))
         return (
             codec.name == "dynamic8"
             and codec.signed == self.signed
@@ -142,6 +143,7 @@ class _Part(NamedTuple):
             and (self.state.shape, self.state.dtype) == (node.code.shape, node.code.dtype)
             and node.scale.dtype == self.absmax.dtype
             and node.scale.size * _BLOCK == self.state.size
+            and np.allclose(self.qmap, codec.decode(every), rtol=0.0, atol=1e-6)
         )
 
 

@@ -166,6 +166,7 @@ PARTLY_WRONG = bilevel.PartConfig(name="soba", arguments={"outer_directoin": "pl
     ("changes", "message"),
     [
         ({"solver.name": "sobaa"}, "solver.name 'sobaa' is unknown; did you mean soba"),
+        ({"solver.name": "srba"}, "solver.name 'srba' needs steps that are given all data"),
         ({"solver": PARTLY_WRONG}, "solver.arguments has 'outer_directoin', .* did you mean outer"),
         ({"problem.name": "cleaning"}, "problem.name 'cleaning' is unknown; did you mean"),
         ({"problem.arguments": {"corupted": 0.1}}, "'corupted', which hyper_cleaning does not"),

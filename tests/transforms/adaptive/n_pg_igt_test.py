@@ -80,6 +80,8 @@ def test_with_a_gradient_function_it_looks_ahead_itself():
         updates, alone = tx.update(gradient(one), alone, one, grad_fn=gradient)
         one = optax.apply_updates(one, updates)
     np.testing.assert_allclose(one, x, rtol=1e-6)
+    with pytest.raises(ValueError, match="params must be given"):
+        tx.update(gradient(one), alone, grad_fn=gradient)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
