@@ -78,6 +78,7 @@ class Adjoint(NamedTuple):
     state: PyTree = ()
     cross: PyTree | None = None  # g_xy v, where it comes without second derivatives
     residual: Scalar | None = None  # relative, where a Krylov method has measured it
+    convex: Any = True  # False where g_yy is known not to be positive definite
 
 
 def stateless(x: PyTree, y: PyTree) -> PyTree:
@@ -189,6 +190,7 @@ def estimator_from_adjoint(
         elif tolerance is not None:
             residual, error = adjoint_error(at.hessian, at.outer_y, adjoint.v)
             products += 2
+        error = jnp.where(adjoint.convex, error, jnp.inf)
         info = HypergradientInfo(
             residual=residual,
             error=error,

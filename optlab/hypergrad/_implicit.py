@@ -150,6 +150,8 @@ def exact(*, tolerance: float | None = 1e-2) -> Estimator:
         b, unravel = ravel_pytree(at.outer_y)
         rows = jax.vmap(lambda e: ravel_pytree(at.hessian(unravel(e)))[0])
         hessian = rows(jnp.eye(b.size, dtype=b.dtype))
-        return Adjoint(unravel(jnp.linalg.solve(hessian, b)), b.size)
+        # The residual of a dense solve is rounding, which says nothing of the Hessian's signs.
+        convex = jnp.isfinite(jnp.linalg.cholesky(hessian)).all()
+        return Adjoint(unravel(jnp.linalg.solve(hessian, b)), b.size, convex=convex)
 
     return estimator_from_adjoint(adjoint, tolerance=tolerance)
