@@ -8,6 +8,7 @@ import pytest
 
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("[!_]*.py"))
+LONG = ("stn",)  # a minute of processor time at a tiny size, most of it compilation
 
 
 @pytest.fixture(params=SOURCES, ids=lambda path: path.stem)
@@ -15,6 +16,13 @@ def source(request):
     return request.param
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG))
+        for path in SOURCES
+    ],
+)
 def test_runs_at_a_tiny_size(source, monkeypatch):
     monkeypatch.setenv("FAST", "1")
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))
