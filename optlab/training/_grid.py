@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optlab.training._config import ConfigError, TrainConfig, field_type, override, validate
-from optlab.training._registry import make_optimizer, make_schedule
+from optlab.training._registry import configured_optimizer
 
 __all__ = ["Cell", "Times", "make_cells", "parse_axis", "short"]
 
@@ -123,9 +123,7 @@ def make_cells(
                 cells.append(Cell(method=method, values=values, config=config))
     for cell in cells:
         validate(cell.config)
-        optimizer = cell.config.optimizer
-        rate = make_schedule(optimizer, cell.config.steps)
-        make_optimizer(optimizer.name, rate, **optimizer.arguments)  # checks its range
+        configured_optimizer(cell.config.optimizer, cell.config.steps)  # checks its range
     return cells
 
 

@@ -18,7 +18,7 @@ from optlab.training._loop import diverged_at, figures, load_examples
 from optlab.training._metrics import Lines
 from optlab.training._program import Carry, Program, compile_program
 from optlab.training._pure import Knobs, seed_words
-from optlab.training._registry import make_optimizer, make_schedule
+from optlab.training._registry import configured_optimizer
 from optlab.training._result import Result, summary
 from optlab.training._run import Due
 from optlab.training._signals import Stop
@@ -98,8 +98,7 @@ class Lanes:
         if size in self._programs:
             return self._programs[size], self._programs[size].restart(knobs)
         optimizer = self._config.optimizer
-        rate = make_schedule(optimizer, self._config.steps)
-        tx = make_optimizer(optimizer.name, rate, **optimizer.arguments)
+        tx = configured_optimizer(optimizer, self._config.steps)
         try:
             program = compile_program(self._config, tx, self._data, knobs)
         except (TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ import jax
 
 from optlab.training._config import ConfigError, TrainConfig, validate
 from optlab.training._program import Carry, Program, compile_program
-from optlab.training._registry import make_optimizer, make_schedule
+from optlab.training._registry import configured_optimizer
 from optlab.training._report import training_rows, write_report
 from optlab.training._result import Result, recorded_result, summary
 from optlab.training._run import Due, run
@@ -59,11 +59,7 @@ def train(
     if (result := recorded_result(folder, "done")) is not None:
         return result
     # Its mistakes come before those of the folder.
-    tx = make_optimizer(
-        config.optimizer.name,
-        make_schedule(config.optimizer, config.steps),
-        **config.optimizer.arguments,
-    )
+    tx = configured_optimizer(config.optimizer, config.steps)
 
     def prepare():
         data = load_examples(config)

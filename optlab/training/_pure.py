@@ -15,7 +15,7 @@ from flax import nnx
 from optlab.base import Params, PyTree
 from optlab.training._config import ConfigError, OptimizerConfig, TrainConfig, override
 from optlab.training._layout import Layout
-from optlab.training._registry import make_optimizer, make_schedule
+from optlab.training._registry import configured_optimizer, make_schedule
 from optlab.training._rounding import in_float32
 from optlab.training._state import TrainState
 from optlab.training._tasks import Task, make_task
@@ -209,10 +209,7 @@ class PureRun:
         if knobs is None:
             return self._tx
         config = self._tuned(knobs)
-        rate = make_schedule(config.optimizer, config.steps)
-        return self._rounded(
-            make_optimizer(config.optimizer.name, rate, **config.optimizer.arguments)
-        )
+        return self._rounded(configured_optimizer(config.optimizer, config.steps))
 
     def _score(self, params, rest, examples, rows, key=None, taps=None):
         layout = self._layout

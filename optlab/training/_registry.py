@@ -13,7 +13,7 @@ import optax.contrib
 import optlab.transforms
 from optlab.training._config import ConfigError, OptimizerConfig, nearest
 
-__all__ = ["make_optimizer", "make_schedule", "optimizers"]
+__all__ = ["configured_optimizer", "make_optimizer", "make_schedule", "optimizers"]
 
 
 def _rate_parameter(factory: Callable) -> str | None:
@@ -99,6 +99,24 @@ def make_optimizer(
         return factory(**{rate: learning_rate}, **arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer.arguments do not suit {name}: {error}") from error
+
+
+def configured_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Builds the optimizer of a run, whole.
+
+    Args:
+        config: of the optimizer.
+        steps: updates in all, see :func:`make_schedule`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ConfigError: see :func:`make_optimizer` and :func:`make_schedule`.
+
+    >>> tx = configured_optimizer(OptimizerConfig(name="lion", learning_rate=1e-4), 100)
+    """
+    return make_optimizer(config.name, make_schedule(config, steps), **config.arguments)
 
 
 def _factory(name: str) -> Callable:

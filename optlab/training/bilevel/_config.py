@@ -62,6 +62,8 @@ class BilevelConfig(RunConfig):
             its own batches, such as few-shot tasks, says what they count.
         outer_batches_per_step, inner_batches_per_step: batches along a leading axis, for a solver
             with ``fresh_batches``; 0 gives one without that axis. The inner schedule counts each.
+        full_every: steps from one that is given all data to the next, the first one included, for a
+            solver that follows differences from there, such as ``srba``; 0 gives them to none.
         problem: see :func:`optlab.training.bilevel.make_task`.
         solver: see :func:`optlab.training.bilevel.make_solver`.
         data, model: see their classes; not every problem uses both.
@@ -74,6 +76,7 @@ class BilevelConfig(RunConfig):
     inner_batch_size: int = at_least(0, 64)
     outer_batches_per_step: int = at_least(0, 0)
     inner_batches_per_step: int = at_least(0, 0)
+    full_every: int = at_least(0, 0)
     problem: PartConfig = dataclasses.field(default_factory=_hyper_cleaning)
     solver: PartConfig = dataclasses.field(default_factory=_soba)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

@@ -6,7 +6,7 @@ import optax
 
 from optlab.problems import few_shot
 from optlab.training._config import ConfigError
-from optlab.training._registry import make_optimizer, make_schedule
+from optlab.training._registry import configured_optimizer
 from optlab.training.bilevel._config import BilevelConfig
 from optlab.training.bilevel._model import check_drawn, shrunk, stateless_model
 from optlab.training.bilevel._task import BilevelTask
@@ -58,11 +58,7 @@ def few_shot_task(
     problem = few_shot(apply, proximity=proximity)
     tasks = config.outer_batch_size
     sizes = {"ways": ways, "shots": shots, "queries": queries}
-    optimizer = make_optimizer(
-        config.inner_optimizer.name,
-        make_schedule(config.inner_optimizer, config.steps),
-        **config.inner_optimizer.arguments,
-    )
+    optimizer = configured_optimizer(config.inner_optimizer, config.steps)
 
     def start(key):
         params = init(key)

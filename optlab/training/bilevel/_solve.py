@@ -24,8 +24,6 @@ from optlab.training.bilevel._task import BilevelTask, make_task
 
 __all__ = ["BilevelResult", "solve"]
 
-_NEED_FULL = ("srba", "vrbo")  # without full passes they would drift away from the gradients
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BilevelResult(RunResult):
@@ -101,10 +99,10 @@ class _Course:
     units: Mapping[str, float] = {}
 
     def __init__(self, config: BilevelConfig, task: BilevelTask):
-        if config.solver.name in _NEED_FULL:
+        if config.full_every and task.draw is not None:
             raise ConfigError(
-                f"solver.name {config.solver.name!r} needs steps that are given all data, which a "
-                "bilevel run does not take."
+                f"config.full_every must be 0 for problem.name {config.problem.name!r}, which "
+                f"draws its batches, got {config.full_every}."
             )
         self._config, self._task = config, task
         self._seed = seed_words(config.seed)
@@ -211,7 +209,15 @@ class _Course:
                 batches.append(batch)
                 if number is not None:
                     extra[f"{level}_index"] = number
-        return solver.step(state, *batches, **_accepted(solver, extra))
+        every = self._config.full_every
+        if not every:
+            return solver.step(state, *batches, **_accepted(solver, extra))
+        full = {"outer_full": data[0], "inner_full": data[1]}
+        return jax.lax.cond(
+            step % every == 0,
+            lambda: solver.step(state, *batches, **_accepted(solver, extra | full)),
+            lambda: solver.step(state, *batches, **_accepted(solver, extra)),
+        )
 
     def _rows(self, level, key, step, data, count):
         """The batch of a step, or several along an axis; and its number if it is one."""

@@ -11,11 +11,12 @@ import optax
 from optlab import bilevel, hypergrad
 from optlab.base import BilevelProblem, Solver
 from optlab.training._config import ConfigError, OptimizerConfig, nearest
-from optlab.training._registry import make_optimizer, make_schedule, optimizers
+from optlab.training._registry import configured_optimizer, make_schedule, optimizers
 from optlab.training.bilevel._config import BilevelConfig
 
 __all__ = ["make_solver", "solvers"]
 
+_NEED_FULL = {"spider", "srba", "vrbo"}  # their differences drift if never taken anew
 _PROJECTIONS = {
     "box": lambda lower, upper: functools.partial(
         optax.projections.projection_box, lower=lower, upper=upper
@@ -74,6 +75,9 @@ def make_solver(
     if name not in solvers():
         raise ConfigError(f"solver.name {name!r} is unknown; {nearest(name, solvers())}")
     factory = solvers()[name]
+    called = {str(text).partition("(")[0] for text in arguments.values()}
+    if (needing := _NEED_FULL & {name, *called}) and not config.full_every:
+        raise ConfigError(f"config.full_every must be at least 1 for {needing.pop()}, got 0.")
     parameters = inspect.signature(factory).parameters
     known = parameters.keys() - {"outer", "inner"}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -110,8 +114,7 @@ def _optimizer(config: BilevelConfig, level: str) -> optax.GradientTransformatio
     # A step with several inner batches takes an inner step on each.
     updates = max(config.inner_batches_per_step, 1) if level == "inner_optimizer" else 1
     try:
-        rate = make_schedule(chosen, config.steps * updates)
-        return make_optimizer(chosen.name, rate, **chosen.arguments)
+        return configured_optimizer(chosen, config.steps * updates)
     except ConfigError as error:
         raise ConfigError(str(error).replace("optimizer.", f"{level}.", 1)) from error
 

@@ -127,18 +127,19 @@ def _counting(config, *, rows=12):
 
 
 def _counter(outer, inner):
-    """Its state is no NamedTuple, and its step takes no further arguments."""
+    """Its state is no NamedTuple, and its step takes no batch numbers."""
     del outer, inner
 
-    def step(state, outer_batch, inner_batch):
+    def step(state, outer_batch, inner_batch, outer_full=(), inner_full=()):
         drawn = outer_batch.ravel().astype(int)
         seen = state.at[0, drawn].add(1.0)
-        return seen.at[1, inner_batch.ravel().astype(int) - 100].add(1.0), {"shape": seen[0].sum()}
+        info = {"shape": seen[0].sum(), "all": jax.numpy.float32(len(outer_full) * len(inner_full))}
+        return seen.at[1, inner_batch.ravel().astype(int) - 100].add(1.0), info
 
     return Solver(lambda key, x, y: jax.numpy.stack([x, y]), step)
 
 
-def test_every_epoch_sees_every_row_once(monkeypatch, tmp_path):
+def test_every_epoch_sees_every_row_once_and_some_steps_all(monkeypatch, tmp_path):
     bilevel.register_problem("counting", _counting)
     monkeypatch.setattr(_solve, "make_solver", lambda config, problem, **_: _counter(*problem))
     config = bilevel.BilevelConfig(
@@ -149,6 +150,7 @@ def test_every_epoch_sees_every_row_once(monkeypatch, tmp_path):
         outer_batch_size=4,
         inner_batch_size=2,
         inner_batches_per_step=3,
+        full_every=5,
         problem=bilevel.PartConfig(name="counting"),
     )
     result = bilevel.solve(config, tmp_path)
@@ -156,7 +158,9 @@ def test_every_epoch_sees_every_row_once(monkeypatch, tmp_path):
         last_leaves(tmp_path)["state"], np.stack([np.full(12, 4.0), np.full(12, 6.0)])
     )
     assert result.tested == {"loss": 48 + 72}
-    assert [r["shape"] for r in training.read_metrics(result.metrics_path)] == [8, 20, 32, 44]
+    records = training.read_metrics(result.metrics_path)
+    assert [r["shape"] for r in records] == [8, 20, 32, 44]
+    assert [r["all"] for r in records] == [48, 48, 0, 48]  # steps 0, 5 and 10
 
 
 PARTLY_WRONG = bilevel.PartConfig(name="soba", arguments={"outer_directoin": "plain"})
@@ -166,7 +170,7 @@ PARTLY_WRONG = bilevel.PartConfig(name="soba", arguments={"outer_directoin": "pl
     ("changes", "message"),
     [
         ({"solver.name": "sobaa"}, "solver.name 'sobaa' is unknown; did you mean soba"),
-        ({"solver.name": "srba"}, "solver.name 'srba' needs steps that are given all data"),
+        ({"solver.name": "srba"}, "config.full_every must be at least 1 for srba, got 0"),
         ({"solver": PARTLY_WRONG}, "solver.arguments has 'outer_directoin', .* did you mean outer"),
         ({"problem.name": "cleaning"}, "problem.name 'cleaning' is unknown; did you mean"),
         ({"problem.arguments": {"corupted": 0.1}}, "'corupted', which hyper_cleaning does not"),
@@ -194,6 +198,7 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(changes, message, tmp_path
         ("alternating", {"estimator": "gc()"}, "estimator calls 'gc', which is unknown"),
         ("alternating", {"estimator": "cg(3"}, "estimator must be such as"),
         ("stocbio", {"inner_steps": -1}, "solver.arguments do not suit stocbio: inner_steps"),
+        ("soba", {"inner_direction": "spider()"}, "full_every must be at least 1 for spider"),
     ],
 )
 def test_mistakes_in_a_solver(name, arguments, message):
