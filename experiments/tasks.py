@@ -17,6 +17,7 @@ from optlab.training import (
 )
 
 Changes = Mapping[str, Any]
+Variants = Mapping[str, Changes]
 
 _BASELINES = {
     "adamw": {
@@ -34,7 +35,12 @@ _SMOKE = {"steps": 4, "log_every": 2, "eval_every": 4, "optimizer.warmup_steps":
 
 
 def fashion_mnist(
-    name: str, learning_rate: float, changes: Changes | None = None, /, **arguments: Any
+    name: str,
+    learning_rate: float,
+    changes: Changes | None = None,
+    variants: Variants | None = None,
+    /,
+    **arguments: Any,
 ) -> Callable[[str], TrainConfig]:
     """An MLP of 118,282 parameters on Fashion-MNIST: 400 steps of 128 images, not quite an epoch.
 
@@ -42,6 +48,7 @@ def fashion_mnist(
         name: of the optimizer.
         learning_rate: its peak; it falls to zero linearly.
         changes: of other fields, by dotted path.
+        variants: further ones by name, or further changes of those that there are.
         **arguments: of the optimizer.
     """
     config = TrainConfig(
@@ -56,11 +63,16 @@ def fashion_mnist(
         ),
     )
     smoke = {**_SMOKE, "batch_size": 32, "data.name": "digits", "model.widths": (16,)}
-    return _get_config(config, changes, smoke)
+    return _get_config(override(config, changes or {}), smoke, variants or {})
 
 
 def tinyshakespeare(
-    name: str, learning_rate: float, changes: Changes | None = None, /, **arguments: Any
+    name: str,
+    learning_rate: float,
+    changes: Changes | None = None,
+    variants: Variants | None = None,
+    /,
+    **arguments: Any,
 ) -> Callable[[str], TrainConfig]:
     """A GPT of 112,512 parameters on tinyshakespeare: 250 steps of 16 pieces of 64 characters.
 
@@ -68,6 +80,7 @@ def tinyshakespeare(
         name: of the optimizer.
         learning_rate: its peak, after 25 steps; it falls to zero as a cosine.
         changes: of other fields, by dotted path.
+        variants: further ones by name, or further changes of those that there are.
         **arguments: of the optimizer.
     """
     config = TrainConfig(
@@ -83,16 +96,18 @@ def tinyshakespeare(
         ),
     )
     smoke = {**_SMOKE, "data.name": "counting", "model.depth": 1, "model.width": 16}
-    return _get_config(config, changes, smoke)
+    return _get_config(override(config, changes or {}), smoke, variants or {})
 
 
 def _get_config(
-    config: TrainConfig, changes: Changes | None, smoke: Changes
+    config: TrainConfig, smoke: Changes, variants: Variants
 ) -> Callable[[str], TrainConfig]:
-    config = override(config, changes or {})
+    known: dict[str, Changes] = {**_BASELINES, "smoke": smoke}
+    for name, changes in variants.items():
+        known[name] = {**known.get(name, {}), **changes}
 
     def get_config(variant: str = "") -> TrainConfig:
         """Gives the config; ``variant`` is names of variants and ``field=value`` pairs."""
-        return apply_variant(config, variant, {**_BASELINES, "smoke": smoke})
+        return apply_variant(config, variant, known)
 
     return get_config

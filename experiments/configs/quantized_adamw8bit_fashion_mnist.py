@@ -4,47 +4,21 @@
 
 Expected: 81.9 % of the 10,000 test images (seed 0), as with float32 moments, which
 ``optimizer.arguments.codec=None`` gives. About 15 s of processor time.
-
-Variant smoke trains on the bundled digits.
 """
 
-from optlab.training import (
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    apply_variant,
-)
+from experiments.tasks import fashion_mnist
 
-VARIANTS = {
-    "smoke": {
-        "steps": 10,
-        "log_every": 5,
-        "eval_every": 10,
-        "checkpoint_every": 10,
-        "data.name": "digits",
-        "model.widths": (8, 16),
-        "optimizer.warmup_steps": 2,
-        "optimizer.arguments.min_size": 1,
+get_config = fashion_mnist(
+    "adamw8bit",
+    3e-3,
+    {
+        "batch_size": 64,
+        "model.name": "cnn",
+        "model.widths": (16, 32, 64, 128),
+        "optimizer.schedule": "cosine",
+        "optimizer.warmup_steps": 40,
     },
-}
-
-
-def get_config(variant: str = "") -> TrainConfig:
-    """Gives the config; ``variant`` is names of variants and ``field=value`` pairs."""
-    config = TrainConfig(
-        steps=400,
-        batch_size=64,
-        log_every=50,
-        eval_every=400,
-        checkpoint_every=400,
-        data=DataConfig(name="fashion_mnist"),
-        model=ModelConfig(name="cnn", widths=(16, 32, 64, 128)),
-        optimizer=OptimizerConfig(
-            name="adamw8bit",
-            learning_rate=3e-3,
-            warmup_steps=40,
-            arguments={"codec": "power8", "weight_decay": 0.03},
-        ),
-    )
-    return apply_variant(config, variant, VARIANTS)
+    {"smoke": {"model.widths": (8, 16), "optimizer.arguments.min_size": 1}},
+    codec="power8",
+    weight_decay=0.03,
+)
