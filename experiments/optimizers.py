@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 import optlab
@@ -49,39 +47,3 @@ def tuned_by_mechanic(
 ) -> optax.GradientTransformation:
     """Mechanic around an optimizer of rate one."""
     return optlab.mechanic(make_optimizer(base, 1.0, **arguments), learning_rate)
-
-
-def spiked(
-    learning_rate: optax.ScalarOrSchedule,
-    base: str,
-    spike: float = 1000.0,
-    every: int = 20,
-    share: float = 0.05,
-    **arguments: Any,
-) -> optax.GradientTransformation:
-    """An optimizer whose gradients have spikes: now and then a share of entries is multiplied."""
-    return optax.chain(
-        spikes(spike, every=every, share=share), make_optimizer(base, learning_rate, **arguments)
-    )
-
-
-def spikes(size: float, *, every: int, share: float, seed: int = 0) -> optax.GradientTransformation:
-    """Multiplies random entries of the gradient by ``size``, once in so many steps."""
-
-    def init(params):
-        del params
-        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
-
-    def update(updates, state, params=None):
-        del params
-        due = (state.count + 1) % every == 0
-        key = jax.random.fold_in(jax.random.key(seed), state.count)
-
-        def leaf(g, key):
-            hit = due & jax.random.bernoulli(key, share, g.shape)
-            return jnp.where(hit, size * g, g)
-
-        updates = jax.tree.map(leaf, updates, optax.tree.split_key_like(key, updates))
-        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
-
-    return optax.GradientTransformation(init, update)

@@ -2,12 +2,14 @@
 
     python -m experiments.train --config=experiments/configs/adaptive_stable_spam_fashion_mnist.py
 
-Expected: a test loss of 0.447, 84.0 % of the images (seed 0). About ten seconds of processor time.
+Expected: a test loss of 0.455, 83.9 % of the images (seed 0). About ten seconds of processor time.
 
-At every twentieth step, a twentieth of the gradient's entries is multiplied by 1,000; see
-adaptive_spam_fashion_mnist.py.
+At one step in five, drawn at random, a twentieth of the gradient's entries is multiplied by 1,000;
+see adaptive_spam_fashion_mnist.py.
 """
 
 from experiments.tasks import fashion_mnist
 
-get_config = fashion_mnist("experiments.optimizers:spiked", 3e-3, base="stable_spam", spike=1000.0)
+get_config = fashion_mnist(
+    "experiments.spikes:spiked", 3e-3, optimizer="stable_spam", spike=1000.0, chance=0.2
+)

@@ -73,8 +73,9 @@ class ModelConfig:
     """A model by name, and its hyperparameters; None leaves one to the model.
 
     Attributes:
-        name: ``mlp``, ``cnn`` or ``resnet`` for images, ``vit`` too, ``lstm`` or ``gpt`` for texts.
-        widths: of the hidden layers of an mlp, the channels of a cnn.
+        name: ``mlp``, ``cnn``, ``few_shot_cnn``, ``resnet`` or ``vit`` for images, ``lstm`` or
+            ``gpt`` for texts.
+        widths: of the hidden layers of an mlp, the channels of a cnn or few_shot_cnn.
         width, depth, heads, patch, dropout, tied, stable_embedding, layers: see
             :mod:`optlab.training.models`.
     """

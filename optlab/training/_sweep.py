@@ -204,20 +204,23 @@ def _points(
     method: str, cells: Sequence[Cell], scores: Mapping[str, float], metric: str
 ) -> list[tuple[dict[str, Any], dict[int, float]]]:
     """The points of a method, that of the best mean first, each with its scores by seed."""
-    found: dict[Any, dict[int, float]] = {}
+    points: dict[str, tuple[dict[str, Any], dict[int, float]]] = {}
     for cell in cells:
         if cell.method == method and cell.name in scores:
-            found.setdefault(tuple(cell.values.items()), {})[cell.config.seed] = scores[cell.name]
-    points = [(dict(values), by_seed) for values, by_seed in found.items()]
-    return sorted(points, key=lambda point: _mean(point[1]), reverse=larger_is_better(metric))
+            # By its text, as a value may be a dict.
+            _, by_seed = points.setdefault(repr(cell.values), (dict(cell.values), {}))
+            by_seed[cell.config.seed] = scores[cell.name]
+    return sorted(
+        points.values(), key=lambda point: _mean(point[1]), reverse=larger_is_better(metric)
+    )
 
 
 def _edges(method: str, values: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[str, ...]:
     """The paths whose value is the smallest or largest that was tried."""
     edges = []
     for path, value in values.items():
-        axis = {cell.values[path] for cell in cells if cell.method == method}
+        axis = [cell.values[path] for cell in cells if cell.method == method]
         numbers = all(isinstance(v, int | float) for v in axis)
-        if numbers and len(axis) > 1 and value in (min(axis), max(axis)):
+        if numbers and min(axis) < max(axis) and value in (min(axis), max(axis)):
             edges.append(path)
     return tuple(edges)

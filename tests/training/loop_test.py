@@ -105,7 +105,7 @@ def test_one_trace(monkeypatch, tmp_path):
         return sgd.update(updates, state, params)
 
     counting = optax.GradientTransformation(sgd.init, update)
-    monkeypatch.setattr(_loop, "make_optimizer", lambda *_, **__: counting)
+    monkeypatch.setattr(_loop, "configured_optimizer", lambda *_, **__: counting)
     training.train(small(), tmp_path)
     assert len(traces) == 1
 

@@ -20,6 +20,8 @@ from optlab.training import (
     _grid,
     _lanes,
     _metrics,
+    _pure,
+    _sweep,
 )
 from optlab.training._workdir import Workdir
 
@@ -179,14 +181,13 @@ def test_a_run_that_diverges_leaves_the_others_alone(tmp_path):
 
 
 def test_an_optimizer_that_cannot_be_vmapped_is_trained_in_turn(monkeypatch, tmp_path):
-    make = _lanes.make_optimizer
+    make = _pure.configured_optimizer
 
-    def picky(name, rate, /, **arguments):
-        if arguments["weight_decay"] > 0.05:  # no traced value has a truth
-            return make(name, rate, **arguments)
-        return make(name, rate, **arguments)
+    def picky(config, steps):
+        bool(config.arguments["weight_decay"] > 0.05)  # no traced value has a truth
+        return make(config, steps)
 
-    monkeypatch.setattr("optlab.training._pure.make_optimizer", picky)
+    monkeypatch.setattr(_pure, "configured_optimizer", picky)
     found = sweep(tmp_path, {"adamw": SMALL}, {DECAY: [0.0, 0.1]}, [0])
     assert (tmp_path / "cells" / found.cells[0].name / "checkpoints").is_dir()
     assert found.winners
@@ -222,6 +223,17 @@ def test_curves_of_a_sweep_are_those_of_its_winners(reference, tmp_path):
     lines = (tmp_path / "p.csv").read_text().splitlines()
     assert lines[0] == "label,workdir,step,train_loss,test_loss"
     assert len(lines) == 1 + 2 * 2 * 6  # logged at 4, 8, 12, 16, 20 and looked at at 10 and 20
+
+
+def test_a_value_of_the_grid_may_be_a_dict():
+    codecs = [{"mu": "dynamic8"}, {"mu": "power8"}, "power8"]
+    base = training.override(SMALL, {"optimizer.name": "adamw8bit"})
+    cells = _grid.make_cells({"it": base}, {"optimizer.arguments.codec": codecs}, [0, 1])
+    scores = {cell.name: score for cell, score in zip(cells, [3, 3, 1, 1, 2, 2], strict=True)}
+    points = _sweep._points("it", cells, scores, "test_loss")
+    assert [values["optimizer.arguments.codec"] for values, _ in points] == codecs[1:] + codecs[:1]
+    assert points[0][1] == {0: 1, 1: 1}
+    assert _sweep._edges("it", points[0][0], cells) == ()
 
 
 @pytest.mark.slow

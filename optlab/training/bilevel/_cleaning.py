@@ -34,7 +34,8 @@ def cleaning_task(
         penalty: of the parameters.
         start: of x; a large one gives every example a weight of one.
         learn_from: what the inner problem has: ``train``; or, for comparison with a fixed x,
-            ``clean``, those of them with right labels, or ``validation``.
+            ``clean``, those of them with right labels, ``validation``, or ``right``, these two
+            together: the most that cleaning could find.
 
     Returns:
         The task.
@@ -49,11 +50,13 @@ def cleaning_task(
     train = len(labels)
     index = np.arange(train, dtype=np.int32)
     own = inputs, wrong, index
-    clean_ones = np.flatnonzero(clean)
+    clean_ones = tuple(array[clean] for array in own)
+    known = *held_out, np.resize(index, len(held_out[1]))
     learnt = {
         "train": own,
-        "clean": tuple(array[clean_ones] for array in own),
-        "validation": (*held_out, np.resize(index, len(held_out[1]))),
+        "clean": clean_ones,
+        "validation": known,
+        "right": tuple(map(np.concatenate, zip(clean_ones, known, strict=True))),
     }
     if learn_from not in learnt:
         raise ConfigError(

@@ -1,6 +1,7 @@
 """Small models in Flax nnx, by name, and as pure functions."""
 
 from optlab.training.models._cnn import CNN
+from optlab.training.models._few_shot_cnn import FewShotCNN
 from optlab.training.models._functional import Functional, functional
 from optlab.training.models._gpt import GPT
 from optlab.training.models._hyper import HyperConv, HyperDense, HyperLSTMCell, hyper_dropout
@@ -17,6 +18,7 @@ __all__ = [
     "GPT",
     "LSTM",
     "MLP",
+    "FewShotCNN",
     "Functional",
     "HyperConv",
     "HyperDense",

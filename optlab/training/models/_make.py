@@ -8,6 +8,7 @@ from flax import nnx
 
 from optlab.training._config import ConfigError, ModelConfig, nearest
 from optlab.training.models._cnn import CNN
+from optlab.training.models._few_shot_cnn import FewShotCNN
 from optlab.training.models._gpt import GPT
 from optlab.training.models._lstm import LSTM
 from optlab.training.models._mlp import MLP
@@ -18,6 +19,7 @@ __all__ = ["make_model"]
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "cnn": CNN,
+    "few_shot_cnn": FewShotCNN,
     "gpt": GPT,
     "lstm": LSTM,
     "mlp": MLP,
@@ -26,6 +28,7 @@ _MODELS: dict[str, Callable[..., nnx.Module]] = {
 }
 _AXES = {  # of one example; an mlp takes any
     "cnn": "height, width, channels",
+    "few_shot_cnn": "height, width, channels",
     "gpt": "length",
     "lstm": "length",
     "resnet": "height, width, channels",

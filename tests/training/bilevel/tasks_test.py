@@ -41,9 +41,12 @@ def test_cleaning_has_what_it_says():
     np.testing.assert_array_equal(right.inner_data[1], labels[clean])
     held_out = task("hyper_cleaning", train=300, validation=80, learn_from="validation", start=20.0)
     np.testing.assert_array_equal(held_out.inner_data[1], held_out.outer_data[1])
+    both = task("hyper_cleaning", train=300, validation=80, corrupted=0.25, learn_from="right")
+    np.testing.assert_array_equal(both.inner_data[1][:225], right.inner_data[1])
+    np.testing.assert_array_equal(both.inner_data[0][225:], both.outer_data[0])
     x, _ = held_out.init(jax.random.key(0))
     assert float(jax.nn.sigmoid(x).min()) > 1 - 1e-6
-    with pytest.raises(ConfigError, match="learn_from must be train or clean or validation"):
+    with pytest.raises(ConfigError, match=r"learn_from must be train or .* or right, got"):
         task("hyper_cleaning", learn_from="noise")
 
 
@@ -120,6 +123,18 @@ def test_a_problem_that_draws_needs_a_batch_size(name):
     config = bilevel.BilevelConfig(outer_batch_size=0, problem=bilevel.PartConfig(name=name))
     with pytest.raises(ConfigError, match=r"^config.outer_batch_size must be positive"):
         bilevel.make_task(config)
+
+
+@pytest.mark.parametrize(
+    ("solver", "problem"), [("maml", "hyper_cleaning"), ("imaml", "parameter_decay")]
+)
+def test_meta_learning_names_what_a_problem_without_tasks_lacks(tmp_path, solver, problem):
+    config = bilevel.BilevelConfig(
+        problem=bilevel.PartConfig(name=problem), solver=bilevel.PartConfig(name=solver)
+    )
+    message = f"solver.name '{solver}' does not suit problem.name '{problem}': outer_batch must "
+    with pytest.raises(ConfigError, match=f"^{message}have a leading axis of tasks"):
+        bilevel.solve(config, tmp_path / "run")
 
 
 def test_few_shot_tasks_are_a_function_of_the_key_and_the_test_of_nothing():

@@ -10,7 +10,17 @@ import optax
 from flax import nnx
 
 from optlab.base import Params, PyTree
-from optlab.training.models import CNN, GPT, LSTM, MLP, Functional, ResNet, ViT, functional
+from optlab.training.models import (
+    CNN,
+    GPT,
+    LSTM,
+    MLP,
+    FewShotCNN,
+    Functional,
+    ResNet,
+    ViT,
+    functional,
+)
 
 IMAGES, TOKENS = (8, 8, 2), (6,)
 CLASSES = 5
@@ -37,6 +47,7 @@ class Case(NamedTuple):
 MAKERS = {
     "mlp": functools.partial(MLP, IMAGES, (16,), CLASSES),
     "cnn": functools.partial(CNN, IMAGES, (8, 8), CLASSES),
+    "few_shot_cnn": functools.partial(FewShotCNN, IMAGES, (8, 8), CLASSES),
     "resnet": functools.partial(ResNet, IMAGES, CLASSES, width=4, depth=1),
     "vit": functools.partial(ViT, IMAGES, CLASSES, width=8, depth=2, heads=2),
     "lstm": functools.partial(LSTM, TOKENS, CLASSES, width=8, depth=2),

@@ -35,6 +35,7 @@ def test_a_vocabulary_makes_a_classifier():
     ("name", "shape", "fields"),
     [
         ("cnn", IMAGE, {"widths": (8,)}),
+        ("few_shot_cnn", IMAGE, {"widths": (8,)}),
         ("gpt", TEXT, {"width": 8, "depth": 1, "heads": 2, "tied": True}),
         ("gpt", TEXT, {"stable_embedding": True}),
         ("lstm", TEXT, {"width": 8, "depth": 2}),

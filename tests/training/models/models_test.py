@@ -86,6 +86,7 @@ def _block(w):
 PARAMETERS = {
     "mlp": _linear(128, 16) + _linear(16, CLASSES),
     "cnn": _linear(9 * 2, 8) + _linear(9 * 8, 8) + _linear(8, CLASSES),
+    "few_shot_cnn": 9 * 2 * 8 + 9 * 8 * 8 + 2 * 2 * 8 + _linear(2 * 2 * 8, CLASSES),
     "resnet": 9 * (2 * 4 + 4 * 4 * 2 + (4 * 8 + 8 * 8) + (8 * 16 + 16 * 16))
     + 2 * (4 + 2 * 4 + 2 * 8 + 2 * 16)
     + _linear(16, CLASSES),
