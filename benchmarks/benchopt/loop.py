@@ -176,8 +176,6 @@ def epochs(step: Callable) -> Callable:
 def periodic_epochs(step: Callable, full_step: Callable, period: int) -> Callable:
     """Likewise, with a full step at the start of each period, and a carry that ends with a count.
 
-    A full step is a loop of its own around the others, not a branch of every step.
-
     Args:
         step: what :func:`stepper` gives.
         full_step: ``carry -> carry``.
@@ -187,22 +185,12 @@ def periodic_epochs(step: Callable, full_step: Callable, period: int) -> Callabl
         ``epoch((state, states, taken), length)``, with the number of steps taken so far.
     """
 
-    def steps_until(stop, carry):
-        *carry, taken = carry
-        carry = jax.lax.fori_loop(taken, stop, lambda _, c: step(c, None)[0], tuple(carry))
-        return *carry, jnp.maximum(taken, stop)
+    def either(carry, t):
+        return jax.lax.cond(t % period == 0, full_step, lambda c: step(c, None)[0], carry), None
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, static_argnums=3, donate_argnums=0)
     def epoch(state, states, taken, length):
-        end = taken + length
-
-        def full_period(carry):
-            *carry, taken = carry
-            carry = (*full_step(tuple(carry)), taken + 1)
-            return steps_until(jnp.minimum(end, taken + period), carry)
-
-        rest = jnp.minimum(end, -(-taken // period) * period)
-        carry = steps_until(rest, (state, states, jnp.asarray(taken)))
-        return jax.lax.while_loop(lambda carry: carry[-1] < end, full_period, carry)
+        carry, _ = jax.lax.scan(either, (state, states), taken + jnp.arange(length))
+        return *carry, taken + length
 
     return lambda carry, length: epoch(*carry, length)

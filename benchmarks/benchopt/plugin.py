@@ -163,10 +163,7 @@ class RandomTerm(Plugin):
 
 
 class Periodic(Plugin):
-    """A method with a full pass at the start of each period: a program of its own.
-
-    Theirs is a branch of every step.
-    """
+    """A method with a full pass at the start of each period."""
 
     parameters: ClassVar = {**Plugin.parameters, "period_frac": [0.5]}
 

@@ -22,6 +22,7 @@ __all__ = [
     "fresh",
     "identity",
     "known_ids",
+    "pair_of_full",
     "put_rows",
     "report",
     "rows_of",
@@ -164,6 +165,13 @@ def check_objectives(
         value = jax.eval_shape(function, x, y, batch)
         if getattr(value, "shape", None) != ():
             raise ValueError(f"{name} must return one scalar, without aux; got {value}.")
+
+
+def pair_of_full(outer_full: PyTree, inner_full: PyTree) -> tuple[PyTree, PyTree] | None:
+    """All data of both objectives, or None; raises ValueError if one lacks the other."""
+    if (outer_full is None) != (inner_full is None):
+        raise ValueError("outer_full and inner_full must be given together.")
+    return None if outer_full is None else (outer_full, inner_full)
 
 
 def check_leading(name: str, batches: PyTree, count: int, why: str) -> None:

@@ -75,7 +75,7 @@ def plain() -> Direction:
     return Direction(lambda like, point: (), estimate)
 
 
-def storm(weight: optax.ScalarOrSchedule) -> Direction:
+def storm(weight: optax.ScalarOrSchedule, *, paired: bool = False) -> Direction:
     r"""Recursive momentum.
 
     .. math:: d_t = G(z_t; b_t) + (1 - a_t) \big(d_{t-1} - G(z_{t-1}; b_t)\big)
@@ -84,6 +84,7 @@ def storm(weight: optax.ScalarOrSchedule) -> Direction:
 
     Args:
         weight: :math:`a_t` in [0, 1]; 1 is :func:`plain`. A schedule counts the estimates from 0.
+        paired: whether the two values are taken at once, by ``vmap``: see :func:`spider`.
 
     Returns:
         The direction; its state is twice as large as a value and a point together.
@@ -107,13 +108,12 @@ def storm(weight: optax.ScalarOrSchedule) -> Direction:
     def estimate(oracle, point, batch, state, *, index=None, full=None):
         del index, full
         keep = jnp.where(state.count == 0, 0.0, 1.0 - value_at(weight, state.count))
-        new, old = oracle(point, batch), oracle(state.point, batch)
-        return _recursive(new, old, keep, point, state)
+        return _recursive(_two_values(oracle, point, batch, state, paired), keep, point, state)
 
     return Direction(_init_recursive, estimate)
 
 
-def spider() -> Direction:
+def spider(*, paired: bool = False) -> Direction:
     r"""Differences along the path, from a value on all data (SPIDER, SARAH).
 
     .. math:: d_t = d_{t-1} + G(z_t; b_t) - G(z_{t-1}; b_t)
@@ -121,6 +121,11 @@ def spider() -> Direction:
     or :math:`d_t = G(z_t; \text{all})` at a step that is given ``full``. Whether one is, is known
     when the step is compiled: an epoch is one compiled step with ``full`` and a scan of steps
     without, and no step carries a full pass that it does not take.
+
+    Args:
+        paired: whether the two values are taken at once, by ``vmap``. A linear model then reads its
+            batch once, for 0.55 to 0.7 of their time on CPU; networks lose (twice the time), as
+            ``vmap`` over weights makes batched products and grouped convolutions.
 
     Returns:
         The direction; its first estimate without ``full`` is the value on the batch.
@@ -142,8 +147,7 @@ def spider() -> Direction:
             direction = oracle(point, full)
             return direction, StormState(state.count + 1, point, direction)
         keep = jnp.where(state.count == 0, 0.0, 1.0)
-        new, old = oracle(point, batch), oracle(state.point, batch)
-        return _recursive(new, old, keep, point, state)
+        return _recursive(_two_values(oracle, point, batch, state, paired), keep, point, state)
 
     return Direction(_init_recursive, estimate)
 
@@ -286,10 +290,22 @@ def _init_recursive(like: PyTree, point: PyTree) -> StormState:
     return StormState(jnp.zeros((), jnp.int32), fresh(point), optax.tree.zeros_like(like))
 
 
+def _two_values(
+    oracle: Callable, point: PyTree, batch: PyTree, state: StormState, paired: bool
+) -> tuple[PyTree, PyTree]:
+    """The oracle's values on a batch, at a point and at the last one."""
+    if not paired:
+        return oracle(point, batch), oracle(state.point, batch)
+    points = jax.tree.map(lambda *leaves: jnp.stack(leaves), point, state.point)
+    values = jax.vmap(lambda z: oracle(z, batch))(points)
+    return jax.tree.map(lambda leaf: leaf[0], values), jax.tree.map(lambda leaf: leaf[1], values)
+
+
 def _recursive(
-    new: PyTree, old: PyTree, keep: Any, point: PyTree, state: StormState
+    values: tuple[PyTree, PyTree], keep: Any, point: PyTree, state: StormState
 ) -> tuple[PyTree, StormState]:
     """``new + keep * (last - old)``, without a NaN of the first step's ``old``."""
+    new, old = values
 
     def leaf(g, last, before):
         return g + jnp.where(keep == 0, 0.0, keep * (last - before)).astype(g.dtype)

@@ -108,7 +108,7 @@ def episodic(
         first = jax.eval_shape(
             lambda: jax.tree.map(lambda leaf: leaf[0], (outer_batch, inner_batch))
         )
-        check_objectives(outer, inner, x, origin, *first)
+        _check_task(outer, inner, x, origin, *first)
         carried, used = jax.random.split(jax.random.wrap_key_data(state.key))
 
         def task(batches):
@@ -150,3 +150,17 @@ def _tasks(outer_batch: PyTree, inner_batch: PyTree) -> int:
             f"got {sorted(counts, key=str)}."
         )
     return counts.pop()
+
+
+def _check_task(outer, inner, x, y, outer_batch, inner_batch):
+    """Raises ValueError unless both objectives take what the batches hold for one task."""
+    for name, objective, batch in (("outer", outer, outer_batch), ("inner", inner, inner_batch)):
+        try:
+            jax.eval_shape(objective, x, y, batch)
+        except (IndexError, TypeError, ValueError) as error:
+            shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]
+            raise ValueError(
+                f"{name}_batch must have a leading axis of tasks: {name} cannot take the leaves of "
+                f"shape {shapes} that follow it ({' '.join(str(error).split())})"
+            ) from error
+    check_objectives(outer, inner, x, y, outer_batch, inner_batch)

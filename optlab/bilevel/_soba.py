@@ -12,6 +12,7 @@ from optlab.bilevel._common import (
     advance,
     check_objectives,
     identity,
+    pair_of_full,
     report,
     start,
 )
@@ -31,7 +32,7 @@ class SobaState(NamedTuple):
     linear_optimizer: optax.OptState  # of v
     outer_direction: PyTree  # what it remembers of the outer batches
     inner_direction: PyTree  # what it remembers of the inner batches
-    hyper_direction: PyTree  # what it remembers of the hypergradients; or ()
+    hyper_direction: PyTree  # what it remembers of the hypergradients, or of all three; or ()
 
 
 def soba(
@@ -44,6 +45,7 @@ def soba(
     outer_direction: Direction | None = None,
     inner_direction: Direction | None = None,
     hyper_direction: Direction | None = None,
+    joint_direction: Direction | None = None,
     project_outer: Project = identity,
     project_inner: Project = identity,
 ) -> Solver:
@@ -56,7 +58,7 @@ def soba(
 
     all taken at the old (x, y, v), on one batch of each objective. The terms of :math:`g` are the
     gradient of the slope :math:`\langle g_y, v\rangle` in (v, y, x). The optimizers replace the
-    plain steps, the directions the plain values: with :func:`saga` this is SABA, with
+    plain steps, the directions the plain values: with :func:`saga` this is SABA, with a joint
     :func:`spider` SRBA.
 
     ``state = solver.init(key, x, y)``; ``state, info = solver.step(state, outer_batch,
@@ -73,6 +75,8 @@ def soba(
         inner_direction: of those on the inner ones, :math:`(g_y, g_{yy} v, g_{xy} v)`.
         hyper_direction: of :math:`f_x - g_{xy} v` as a whole, in place of its two parts; None
             takes those. It is for x alone, with batches of both objectives.
+        joint_direction: of all that the three steps follow, in place of the others: a memory of
+            three trees, where the parts are five.
         project_outer: onto the set in which x is kept.
         project_inner: onto the set in which y is kept.
 
@@ -80,7 +84,9 @@ def soba(
         The solver; its info is a :class:`BilevelInfo`. The key is not used.
 
     Raises:
-        ValueError: if a loss is no scalar, or a batch's leaves differ in their leading size.
+        ValueError: if ``joint_direction`` is not the only direction, a loss is no scalar, a batch's
+            leaves differ in their leading size, or, with a joint direction, one of ``outer_full``
+            and ``inner_full`` comes without the other.
 
     >>> f, g = lambda x, y, b: (y - 1) ** 2 + x**2, lambda x, y, b: (y - x) ** 2
     >>> sgd = optax.sgd(0.1)
@@ -97,6 +103,8 @@ def soba(
 
     Differs from the paper: v has the opposite sign, that of :math:`g_{yy}^{-1} f_y`.
     """
+    if joint_direction and (outer_direction or inner_direction or hyper_direction):
+        raise ValueError("joint_direction must be the only direction.")
     outer_direction, inner_direction = outer_direction or plain(), inner_direction or plain()
 
     def outer_oracle(point, batch):
@@ -116,10 +124,20 @@ def soba(
         f_x, _ = outer_oracle(point, batches[0])
         return optax.tree.sub(f_x, inner_oracle(point, batches[1])[2])
 
+    def joint_oracle(point, batches):
+        f_x, f_y = outer_oracle(point, batches[0])
+        g_y, product, cross = inner_oracle(point, batches[1])
+        return optax.tree.sub(f_x, cross), g_y, optax.tree.sub(product, f_y)
+
     def init(key, x, y):
         del key
         x, y = start(x, y, project_outer, project_inner)
         v = optax.tree.zeros_like(y)
+        hyper_memory = ()
+        if joint_direction is not None:
+            hyper_memory = joint_direction.init((x, y, v), (x, y, v))
+        elif hyper_direction is not None:
+            hyper_memory = hyper_direction.init(x, (x, y, v))
         return SobaState(
             x=x,
             y=y,
@@ -129,8 +147,40 @@ def soba(
             linear_optimizer=linear_optimizer.init(v),
             outer_direction=outer_direction.init((x, y), (x, y, v)),
             inner_direction=inner_direction.init((y, v, x), (x, y, v)),
-            hyper_direction=() if hyper_direction is None else hyper_direction.init(x, (x, y, v)),
+            hyper_direction=hyper_memory,
         )
+
+    def directions(state, batches, indices, full):
+        """What x, y and v follow, and the three memories."""
+        point = (state.x, state.y, state.v)
+        if joint_direction is not None:
+            followed, memory = joint_direction.estimate(
+                joint_oracle, point, batches, state.hyper_direction, full=pair_of_full(*full)
+            )
+            return followed, (state.outer_direction, state.inner_direction, memory)
+        (f_x, f_y), outer_memory = outer_direction.estimate(
+            outer_oracle,
+            point,
+            batches[0],
+            state.outer_direction,
+            index=indices[0],
+            full=full[0],
+        )
+        (g_y, product, cross), inner_memory = inner_direction.estimate(
+            inner_oracle,
+            point,
+            batches[1],
+            state.inner_direction,
+            index=indices[1],
+            full=full[1],
+        )
+        hypergradient, hyper_memory = optax.tree.sub(f_x, cross), ()
+        if hyper_direction is not None:
+            hypergradient, hyper_memory = hyper_direction.estimate(
+                hyper_oracle, point, batches, state.hyper_direction
+            )
+        followed = hypergradient, g_y, optax.tree.sub(product, f_y)
+        return followed, (outer_memory, inner_memory, hyper_memory)
 
     def step(
         state,
@@ -145,29 +195,12 @@ def soba(
     ):
         del extra
         check_objectives(outer, inner, state.x, state.y, outer_batch, inner_batch)
-        point = (state.x, state.y, state.v)
-        (f_x, f_y), outer_memory = outer_direction.estimate(
-            outer_oracle,
-            point,
-            outer_batch,
-            state.outer_direction,
-            index=outer_index,
-            full=outer_full,
+        (hypergradient, g_y, residual), memories = directions(
+            state,
+            (outer_batch, inner_batch),
+            (outer_index, inner_index),
+            (outer_full, inner_full),
         )
-        (g_y, product, cross), inner_memory = inner_direction.estimate(
-            inner_oracle,
-            point,
-            inner_batch,
-            state.inner_direction,
-            index=inner_index,
-            full=inner_full,
-        )
-        residual = optax.tree.sub(product, f_y)
-        hypergradient, hyper_memory = optax.tree.sub(f_x, cross), ()
-        if hyper_direction is not None:
-            hypergradient, hyper_memory = hyper_direction.estimate(
-                hyper_oracle, point, (outer_batch, inner_batch), state.hyper_direction
-            )
         x, outer_state = advance(
             outer_optimizer, hypergradient, state.outer_optimizer, state.x, project_outer
         )
@@ -176,7 +209,6 @@ def soba(
         )
         v, linear_state = advance(linear_optimizer, residual, state.linear_optimizer, state.v)
         info = report(hypergradient, g_y, residual)
-        memories = (outer_memory, inner_memory, hyper_memory)
         return SobaState(x, y, v, outer_state, inner_state, linear_state, *memories), info
 
     return Solver(init, step)

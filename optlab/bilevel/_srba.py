@@ -19,6 +19,7 @@ def srba(
     outer_optimizer: optax.GradientTransformation,
     inner_optimizer: optax.GradientTransformation,
     linear_optimizer: optax.GradientTransformation,
+    paired: bool = False,
     **options: Any,
 ) -> Solver:
     """SOBA with SARAH's recursive differences: optimal in the number of samples.
@@ -32,6 +33,7 @@ def srba(
         outer_optimizer: any optax transformation, for x; constant steps serve.
         inner_optimizer: for y.
         linear_optimizer: for the linear system.
+        paired: whether the two values of a step are taken at once, see :func:`spider`.
         **options: ``project_outer`` and ``project_inner``, see :func:`soba`.
 
     Returns:
@@ -56,7 +58,6 @@ def srba(
         outer_optimizer=outer_optimizer,
         inner_optimizer=inner_optimizer,
         linear_optimizer=linear_optimizer,
-        outer_direction=spider(),
-        inner_direction=spider(),
+        joint_direction=spider(paired=paired),
         **options,
     )

@@ -15,6 +15,7 @@ from optlab.bilevel._common import (
     check_leading,
     check_objectives,
     identity,
+    pair_of_full,
     report,
     start,
 )
@@ -44,6 +45,7 @@ def vrbo(
     neumann_step: Any = 0.5,
     inner_steps: int = 10,
     fresh_batches: bool = False,
+    paired: bool = False,
     project_outer: Project = identity,
     project_inner: Project = identity,
 ) -> Solver:
@@ -74,6 +76,7 @@ def vrbo(
         inner_steps: T, at least 1.
         fresh_batches: whether each of the T + 1 differences has batches of its own: the leaves of
             both batches then have a leading axis of T + 1.
+        paired: whether the two values of a difference are taken at once, see :func:`spider`.
         project_outer: onto the set in which x is kept.
         project_inner: onto the set in which y is kept.
 
@@ -101,7 +104,7 @@ def vrbo(
     """
     check_count("inner_steps", inner_steps, 1)
     check_range("neumann_step", neumann_step, 0.0, float("inf"), closed="()")
-    estimator, direction = neumann(terms, neumann_step, tolerance=None), spider()
+    estimator, direction = neumann(terms, neumann_step, tolerance=None), spider(paired=paired)
 
     def oracle(point, batches):
         hypergradient, _ = estimator.estimate(outer, inner, *point, *batches)
@@ -122,10 +125,8 @@ def vrbo(
                 check_leading(name, batch, inner_steps + 1, "one a difference")
         check_objectives(outer, inner, state.x, state.y, *nth_batch(batches, 0, fresh_batches))
         memory = state.directions
-        if (outer_full is None) != (inner_full is None):
-            raise ValueError("outer_full and inner_full must be given together.")
-        if outer_full is not None:
-            full = (outer_full, inner_full)
+        full = pair_of_full(outer_full, inner_full)
+        if full is not None:
             _, memory = direction.estimate(oracle, (state.x, state.y), None, memory, full=full)
         along_x = memory.direction[1]
         x, outer_state = advance(

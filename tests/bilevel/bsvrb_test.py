@@ -1,5 +1,7 @@
 """BSVRB on blocks of quadratics: its solution, and a noise floor that falls with I and B."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,8 +39,9 @@ def _inner(x, y, batch):
     return 0.5 * y @ A[block] @ y - (B[block] @ x + C[block] + noise) @ y
 
 
-def _floor(drawn, samples, *, dense=False, steps=3000):
-    """Mean norm of the true gradient over the last half of a run from the solution."""
+@functools.cache
+def _runner(drawn, dense):
+    """A solver for so many blocks a step, and its compiled run over given draws."""
     tau = 0.5 * drawn / M
     solver = bsvrb(
         _outer,
@@ -50,16 +53,23 @@ def _floor(drawn, samples, *, dense=False, steps=3000):
         smallest_eigenvalue=0.05,
     )
 
-    def step(state, key):
-        choose, *draw = jax.random.split(key, 3)
-        ids = jax.random.choice(choose, M, (drawn,), replace=False)
-        noise = (jnp.mean(jax.random.normal(k, (samples, drawn, Q)), axis=0) for k in draw)
+    def step(state, draws):
+        ids, *noise = draws
         state, _ = solver.step(state, *((ids, n) for n in noise), block_ids=ids)
         return state, jnp.linalg.norm(_gradient(state.x))
 
+    return solver, jax.jit(lambda state, draws: jax.lax.scan(step, state, draws))
+
+
+def _floor(drawn, samples, *, dense=False, steps=3000):
+    """Mean norm of the true gradient over the last half of a run from the solution."""
+    solver, run = _runner(drawn, dense)
+    # Drawn by numpy: compiled with the step, the draws would cost more than the step.
+    rng = np.random.default_rng(1)
+    ids = np.argsort(rng.random((steps, M)), axis=1)[:, :drawn].astype(np.int32)
+    noise = rng.standard_normal((2, steps, samples, drawn, Q), np.float32).mean(axis=2)
     state = solver.init(jax.random.key(0), SOLUTION, J @ SOLUTION + OFFSET)
-    keys = jax.random.split(jax.random.key(1), steps)
-    state, norms = jax.jit(lambda s: jax.lax.scan(step, s, keys))(state)
+    state, norms = run(state, (ids, *noise))
     return float(jnp.mean(norms[steps // 2 :])), state
 
 

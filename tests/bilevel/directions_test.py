@@ -68,6 +68,27 @@ def test_spider_with_all_data_is_exact_and_then_telescopes():
         _assert_same(value, whole(point, DATA))
 
 
+@pytest.mark.parametrize("make", [spider, lambda **o: storm(0.3, **o)], ids=["spider", "storm"])
+def test_values_taken_at_once_are_the_same(make):
+    calls = []
+
+    def counted(point, batch):
+        calls.append(point["z"].shape)
+        return oracle(point["z"], batch)
+
+    def follow(direction):
+        state = direction.init(oracle(POINTS[0], DATA[0]), {"z": POINTS[0]})
+        found = []
+        for point, i in zip(POINTS, ORDER, strict=True):
+            value, state = direction.estimate(counted, {"z": point}, DATA[i], state)
+            found.append(value)
+        return found
+
+    _assert_same(follow(make(paired=True)), follow(make()))
+    assert len(calls) == 3 * len(ORDER)  # one mapped call a step, and two of the other
+    assert set(calls) == {(3,)}
+
+
 def test_saga_keeps_the_last_value_on_every_batch():
     found, state = _follow(saga(4))
     memory = [jax.tree.map(jnp.zeros_like, found[0]) for _ in range(4)]

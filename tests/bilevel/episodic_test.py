@@ -152,6 +152,27 @@ def test_imaml_is_its_unrolled_twin_and_the_formula_at_convergence(x64):
     np.testing.assert_allclose(jax.flatten_util.ravel_pytree(h)[0], mean, rtol=1e-7, atol=1e-10)
 
 
+def test_damping_is_a_larger_proximity_in_the_derivative_alone():
+    curvature, proximity, damping, x, goal = 3.0, 2.0, 22.0, 0.7, jnp.array([1.5])
+
+    def inner(x, y, b):
+        return curvature * (x + y) ** 2 / 2 + proximity * y**2 / 2
+
+    solver = bilevel.imaml(
+        lambda x, y, b: (x + y - b) ** 2 / 2,
+        inner,
+        outer_optimizer=optax.sgd(1.0),
+        inner_optimizer=optax.sgd(1.0 / (curvature + proximity)),
+        inner_steps=1,
+        damping=damping,
+    )
+    y = -curvature * x / (curvature + proximity)
+    # The released code's matrix at these numbers, and the factor that it has beside.
+    wanted = 2 * (x + y - goal[0]) / (2 + curvature / (proximity + 10.0))
+    state, _ = solver.step(solver.init(jax.random.key(0), x, 0.0), goal, goal)
+    np.testing.assert_allclose(x - state.x, wanted, rtol=1e-5)
+
+
 def test_tasks_start_anew_and_the_start_stays(x64):
     x, support, query = start(), batches(1), batches(2)
     solver = bilevel.maml(
@@ -226,3 +247,8 @@ def test_mistakes_are_named():
     query = jnp.ones((2, ROWS, 3)), jnp.zeros((2, ROWS), jnp.int32)
     with pytest.raises(ValueError, match=r"outer_batch and inner_batch .* got \[2, 3\]"):
         solver.step(state, query, support)
+    rows = jnp.ones((3, 2)), jnp.zeros(3, jnp.int32)  # of one task, whose inputs are too short
+    with pytest.raises(
+        ValueError, match=r"^outer_batch must have a leading axis of tasks: outer cannot take"
+    ):
+        solver.step(state, rows, rows)

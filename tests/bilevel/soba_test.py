@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import optlab
-from optlab.bilevel import saba, soba, srba
+from optlab.bilevel import saba, soba, spider, srba
 from tests.bilevel.quadratics import BATCHES, OPTIMIZERS, QUADRATIC, distance, run, zeros
 from tests.multi_device import mesh
 
@@ -38,6 +38,16 @@ def test_variance_reduction_removes_the_noise_floor():
     assert distance(run(memory, 3000)[0]) < 1e-5
     assert distance(run(srba(*PROBLEM, **OPTIMIZERS), 3000, period=20)[0]) < 1e-5
     assert 1e-3 < noisy < 0.5
+
+
+def test_one_joint_direction_is_that_of_its_parts():
+    parts = soba(*PROBLEM, **OPTIMIZERS, outer_direction=spider(), inner_direction=spider())
+    expected, _ = run(parts, 40, period=20)
+    state, _ = run(srba(*PROBLEM, **OPTIMIZERS, paired=True), 40, period=20)
+    for name in ("x", "y", "v"):
+        np.testing.assert_allclose(
+            getattr(state, name), getattr(expected, name), rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -111,3 +121,10 @@ def test_bad_input_is_named():
     start = memory.init(jax.random.key(0), *zeros())
     with pytest.raises(ValueError, match="index must be given"):
         memory.step(start, QUADRATIC.outer_data, QUADRATIC.inner_data)
+    with pytest.raises(ValueError, match="joint_direction must be the only direction"):
+        soba(*PROBLEM, **OPTIMIZERS, joint_direction=spider(), inner_direction=spider())
+    solver = srba(*PROBLEM, **OPTIMIZERS)
+    state = solver.init(jax.random.key(0), *zeros())
+    whole = QUADRATIC.outer_data, QUADRATIC.inner_data
+    with pytest.raises(ValueError, match="outer_full and inner_full must be given together"):
+        solver.step(state, *whole, outer_full=whole[0])

@@ -9,10 +9,12 @@ class Solver(Periodic):
     """SRBA of optlab."""
 
     name = "optlab-SRBA"
+    parameters = Periodic.with_parameters(paired=[True])
 
     def make(self, outer, inner):
         """See Plugin."""
-        return bilevel.srba(outer, inner, **self.rates(outer=0, inner=0, linear=0))
+        levels = self.rates(outer=0, inner=0, linear=0)
+        return bilevel.srba(outer, inner, paired=self.paired, **levels)
 
     def full_step(self, step, carry):
         """See Periodic. Theirs draws no minibatch in a full step."""

@@ -12,6 +12,7 @@ class Solver(Periodic):
         period_frac=[128],
         n_inner_steps=[10],
         n_shia_steps=[10],
+        paired=[True],
     )
 
     def make(self, outer, inner):
@@ -23,6 +24,7 @@ class Solver(Periodic):
             neumann_step=self.step_size,
             inner_steps=self.n_inner_steps,
             fresh_batches=True,
+            paired=self.paired,
             **self.rates(outer=0, inner=0),
         )
 
