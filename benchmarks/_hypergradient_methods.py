@@ -1,18 +1,20 @@
 """Hypergradients of optlab and of its peers, behind one signature.
 
 A method is ``f(x, y, outer_batch, inner_batch) -> (hypergradient, failed)``; ``failed`` is None of
-those that cannot say. y is the inner
-solution, or where to start from.
+those that cannot say. y is the inner solution, or where to start from.
 """
 
 import importlib.util
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optlab import hypergrad, implicit
+from optlab.problems import HypergradientProblem, hypergradient_problem
 
-__all__ = ["end_to_end", "given_solution", "unrolling"]
+__all__ = ["end_to_end", "few_shot", "given_solution", "tasks", "unrolling"]
 
 PEERS = tuple(name for name in ("jaxopt", "optimistix") if importlib.util.find_spec(name))
 
@@ -91,13 +93,19 @@ def end_to_end(problem) -> dict:
         # Newton-like steps of one need no search where the inner problem is strongly convex.
         "optlab lbfgs, unit steps + cg": ours(optax.lbfgs(1.0, linesearch=None)),
     }
+    solutions = _peers(problem)
+    return methods | {label: _through(solutions[label], problem) for label in solutions}
+
+
+def _peers(problem) -> dict:
+    """Differentiable inner solutions ``(x, y, batch) -> y`` of other libraries."""
+    solutions = {}
     if "jaxopt" in PEERS:
         import jaxopt
 
         inner = lambda y, x, b: problem.inner(x, y, b)  # noqa: E731
         solver = jaxopt.LBFGS(inner, maxiter=500, tol=1e-8)
-        solution = lambda x, y, b: solver.run(y, x, b).params  # noqa: E731
-        methods["jaxopt LBFGS, default"] = _through(solution, problem)
+        solutions["jaxopt LBFGS, default"] = lambda x, y, b: solver.run(y, x, b).params
     if "optimistix" in PEERS:
         import lineax
         import optimistix
@@ -117,9 +125,70 @@ def end_to_end(problem) -> dict:
 
         cg = optimistix.ImplicitAdjoint(lineax.CG(rtol=1e-10, atol=1e-10))
         dense = optimistix.ImplicitAdjoint()
-        methods["optimistix LBFGS + lineax CG"] = _through(solution(cg, positive), problem)
-        methods["optimistix LBFGS, default"] = _through(solution(dense, frozenset()), problem)
-    return methods
+        solutions["optimistix LBFGS + lineax CG"] = solution(cg, positive)
+        solutions["optimistix LBFGS, default"] = solution(dense, frozenset())
+    return solutions
+
+
+def few_shot(dtype) -> HypergradientProblem:
+    """Meta-learning on the ridge data: 64 tasks of ten rows, pulled towards a common x, zero.
+
+    ``inner`` and the solutions that :func:`tasks` differentiates are of one task; ``outer`` is the
+    mean over all.
+    """
+    count, shots, strength = 64, 10, 0.1
+    data = hypergradient_problem("ridge_bc", dtype)
+    rng = np.random.default_rng(0)
+
+    def draw(batch):
+        rows = rng.integers(0, batch[0].shape[0], (count, shots))
+        return jax.tree.map(lambda a: a[rows], batch)
+
+    train, held_out = draw(data.inner_batch), draw(data.outer_batch)
+
+    def loss(y, batch):
+        return 0.5 * jnp.mean((batch[0] @ y - batch[1]) ** 2)
+
+    def inner(x, y, batch):
+        return loss(y, batch) + 0.5 * strength * jnp.sum((y - x) ** 2)
+
+    def outer(x, y, batch):
+        del x
+        return jnp.mean(jax.vmap(loss)(y, batch))
+
+    (a, b), (c, d) = jax.tree.map(lambda array: np.asarray(array, np.float64), (train, held_out))
+    transposed = a.swapaxes(1, 2) / shots
+    hessian = transposed @ a + strength * np.eye(a.shape[-1])
+    y = np.linalg.solve(hessian, transposed @ b[..., None])  # where x is zero
+    slope = c.swapaxes(1, 2) @ (c @ y - d[..., None]) / shots
+    hypergradient = strength * np.linalg.solve(hessian, slope)[..., 0].mean(axis=0)
+    smoothness = np.linalg.norm(hessian, 2, axis=(1, 2)).max()
+    x, y = jnp.zeros_like(data.x), jnp.zeros((count, data.x.size), dtype)
+    return HypergradientProblem(outer, inner, x, y, held_out, train, hypergradient, smoothness)
+
+
+def tasks(problem) -> dict:
+    """Methods that solve the inner problems under vmap, and differentiate through that."""
+    solutions = {}
+    minimize = implicit.minimize(optax.lbfgs(1.0, linesearch=None), max_steps=500, tol=1e-8)
+    for on_fail in ("nan", "ignore"):
+        argmin = implicit.argmin(
+            lambda y, x, batch: problem.inner(x, y, batch), minimize, on_fail=on_fail
+        )
+        label = "optlab argmin" + (", unchecked" if on_fail == "ignore" else "")
+        solutions[label] = lambda x, y, batch, argmin=argmin: argmin(y, x, batch)
+    descend = jax.grad(problem.inner, argnums=1)
+
+    def unrolled(x, y, batch):
+        step = lambda y, _: (y - descend(x, y, batch) / problem.smoothness, None)  # noqa: E731
+        return jax.lax.scan(step, y, length=1000)[0]
+
+    solutions["plain jax, 1000 unrolled steps"] = unrolled
+    solutions |= _peers(problem)
+    return {
+        label: _through(jax.vmap(solution, (None, 0, 0)), problem)
+        for label, solution in solutions.items()
+    }
 
 
 def unrolling(problem, steps: int) -> dict:

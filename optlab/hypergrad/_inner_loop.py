@@ -57,12 +57,14 @@ def inner_step(
     return optax.apply_updates(y, updates), state
 
 
-def _without_infinities(derivatives: PyTree, gradient: PyTree) -> PyTree:
+def _without_infinities(derivatives: PyTree, is_zero: PyTree) -> PyTree:
     return jax.tree.map(
-        lambda d, g: jnp.where((g == 0) & ~jnp.isfinite(d), jnp.zeros_like(d), d),
-        derivatives,
-        gradient,
+        lambda d, z: jnp.where(z & ~jnp.isfinite(d), jnp.zeros_like(d), d), derivatives, is_zero
     )
+
+
+def _is_zero(gradient: PyTree) -> PyTree:
+    return jax.tree.map(lambda g: g == 0, gradient)
 
 
 # Two identities. Backwards, what is not finite leaves the optimizer where the gradient enters it,
@@ -72,9 +74,10 @@ def _guard_cotangents(gradient: PyTree) -> PyTree:
     return gradient
 
 
+# What is kept for the way back, at each step, is a mask rather than the gradient.
 _guard_cotangents.defvjp(
-    lambda gradient: (gradient, gradient),
-    lambda gradient, cotangents: (_without_infinities(cotangents, gradient),),
+    lambda gradient: (gradient, _is_zero(gradient)),
+    lambda is_zero, cotangents: (_without_infinities(cotangents, is_zero),),
 )
 
 
@@ -87,4 +90,4 @@ def _guard_tangents(updates: PyTree, gradient: PyTree) -> PyTree:
 @_guard_tangents.defjvp
 def _guard_tangents_rule(primals, tangents):
     updates, gradient = primals
-    return updates, _without_infinities(tangents[0], gradient)
+    return updates, _without_infinities(tangents[0], _is_zero(gradient))

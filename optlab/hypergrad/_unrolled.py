@@ -1,5 +1,6 @@
 """Hypergradients by differentiating the inner optimizer's steps."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -62,11 +63,12 @@ def unrolled(
     they have forgotten where they started. How much they remember is the residual: in reverse mode
     :math:`\|df/dy_0\| / \|f_y\|`, which costs nothing.
 
-    Reverse mode keeps T steps. With ``checkpoint`` it keeps segments of s steps, T / s of them, and
-    computes each again when it comes to it: with "sqrt", O(sqrt T) memory for one more forward
-    pass. With ``truncate`` only the last K steps are differentiated. Forward mode carries one
-    derivative for each element of x, needs no memory, and goes through loops of unknown length,
-    such as the line search of ``optax.lbfgs``, at which reverse mode raises jax's error.
+    Reverse mode keeps T steps. With ``checkpoint`` it keeps the starts of T / s segments of s
+    steps, and computes each but the last again when it comes to it: with "sqrt", O(sqrt T) memory
+    for one more forward pass. With ``truncate`` only the last K steps are differentiated. Forward
+    mode carries one derivative for each element of x, needs no memory, and goes through loops of
+    unknown length, such as the line search of ``optax.lbfgs``, at which reverse mode raises jax's
+    error.
 
     Args:
         optimizer: any optax transformation, or a function of x that makes one, for learning rates
@@ -153,21 +155,20 @@ def unrolled(
 
 
 def _scan(step: Callable, carry: PyTree, inputs: jax.Array, segment: int | None) -> PyTree:
-    """The last carry of a scan; with a segment length, only segments' starts are kept."""
-    if segment is None:
-        return jax.lax.scan(step, carry, inputs)[0]
+    """The last carry of a scan; with a segment length, only segments' starts are kept.
 
-    def run(carry, inputs):
-        return jax.lax.scan(step, carry, inputs)[0], None
+    But all of the last segment, which takes in the remainder: it is the first to be differentiated,
+    when the memory for a segment is there anyway, and so need not be computed again.
+    """
+    again = 0 if segment is None else max(0, len(inputs) // segment - 1) * segment
+    if again:
+        # Within a scan nothing can be merged with what it repeats: a barrier would only cost.
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def run(carry, inputs):
+            return jax.lax.scan(step, carry, inputs)[0], None
 
-    # Within a scan nothing can be merged with what it repeats, so the barrier would only cost.
-    saved = jax.checkpoint(run, prevent_cse=False)
-    whole = len(inputs) // segment * segment
-    if whole:
-        carry, _ = jax.lax.scan(saved, carry, inputs[:whole].reshape(-1, segment))
-    if whole < len(inputs):
-        carry, _ = jax.checkpoint(run)(carry, inputs[whole:])
-    return carry
+        carry, _ = jax.lax.scan(run, carry, inputs[:again].reshape(-1, segment))
+    return jax.lax.scan(step, carry, inputs[again:])[0]
 
 
 def _reverse(unroll, start, problem, tolerance):

@@ -13,6 +13,7 @@ from jax.experimental import checkify
 
 from optlab import linalg
 from optlab._checks import check_like, check_range
+from optlab._linear_solve import custom_linear_solve
 from optlab.base import PyTree
 from optlab.implicit.conditions import fixed_point
 
@@ -53,9 +54,9 @@ def custom_root(
             and GMRES above.
         on_fail: of an inner problem that is not solved, or a linear solve that does not converge.
             ``"nan"``: the derivative is NaN (the value stays). ``"ignore"``: nothing. ``"error"``:
-            an unsolved problem is reported by :func:`jax.experimental.checkify.checkify`, which the
-            caller must apply; a linear solve that fails in the reverse pass, where jax can raise
-            nothing, gives NaN.
+            :func:`jax.experimental.checkify.checkify`, which the caller must apply, reports it. As
+            jax can raise nothing in the reverse pass, a random right-hand side is solved for
+            beforehand: a singular A is reported also where this one derivative would exist.
         tol: the problem counts as solved where the Newton step :math:`A^{-1} F(x)`, the estimate of
             what x lacks, is at most ``tol * |x|``, give or take the root of the rounding unit. A
             residual's size would not tell: on an ill-conditioned problem it is small far away.
@@ -95,7 +96,7 @@ def custom_root(
             f" {init_cotangent!r}."
         )
     check_range("tol", tol, 0.0, float("inf"), closed="()")
-    solve, guarded = _linear_solver(F, symmetric, linear_solver, on_fail)
+    solve, attempt = _linear_solver(F, symmetric, linear_solver, on_fail)
 
     def decorate(solver):
         @functools.wraps(solver)
@@ -108,7 +109,7 @@ def custom_root(
             if on_fail != "ignore":
                 _check_solution(F, x, *_stop((args, kwargs)))
             residual, arrays = _bind(F, x, args, kwargs)
-            x = _attach(residual, solve, guarded, on_fail, tol, x, arrays)
+            x = _attach(residual, solve, attempt, on_fail, tol, x, arrays)
             x = _with_init(x, init, init_cotangent)
             return (x, aux) if has_aux else x
 
@@ -213,26 +214,26 @@ def root_vjp(
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3, 4))
-def _attach(residual, solve, guarded, on_fail, tol, x, arrays):
+def _attach(residual, solve, attempt, on_fail, tol, x, arrays):
     """Gives x, a constant, the derivative in ``arrays`` of the root that it is."""
     return x
 
 
 @_attach.defjvp
-def _attach_jvp(residual, solve, guarded, on_fail, tol, primals, tangents):
+def _attach_jvp(residual, solve, attempt, on_fail, tol, primals, tangents):
     # The call, not the constant: so the derivative's own derivatives know that x moves.
-    x = _attach(residual, solve, guarded, on_fail, tol, *primals)
+    x = _attach(residual, solve, attempt, on_fail, tol, *primals)
     _, arrays = primals
     x_dot = _tangent(residual, solve, x, arrays, tangents[1])
     if on_fail == "ignore":
         return x, x_dot
-    is_solved = _is_solved(residual, guarded, tol, *_stop((x, arrays)))
+    is_solved = _is_solved(residual, attempt, tol, *_stop((x, arrays)))
     if on_fail == "error":
         checkify.check(
-            is_solved,
-            "The inner problem is not solved, or the Jacobian of F is singular: Newton's step is"
-            " too large.",
+            _is_regular(residual, attempt, *_stop((x, arrays))),
+            "A linear solve fails: the Jacobian of F is singular, or not one for linear_solver.",
         )
+        checkify.check(is_solved, "The inner problem is not solved: Newton's step is too large.")
         return x, x_dot
     # A product, which is linear in the tangent, so that the reverse pass keeps the NaN.
     flag = jnp.where(is_solved, 1.0, jnp.nan)
@@ -246,27 +247,25 @@ def _tangent(residual, solve, x, arrays, arrays_dot):
     return solve(matvec, optax.tree.scale(-1, right))
 
 
-def _tied(tree):
-    """The same values, each leaf a linear function of all.
-
-    The transpose of custom_linear_solve refuses a right-hand side or a product of which only some
-    leaves are differentiated, and an answer of which only some are used.
-    """
-    zero = 0.0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(tree))
-    return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
-
-
-def _is_solved(residual, guarded, tol, x, arrays):
+def _is_solved(residual, attempt, tol, x, arrays):
     """Whether Newton's next step is small beside x."""
     value, matvec = jax.linearize(lambda x: residual(x, arrays), x)
-    step, converged = guarded(matvec, value)
+    # The step of an almost solved problem is needed to two digits only.
+    step, converged = attempt(matvec, value, rtol=1e-2)
     size = optax.tree.norm(x)
     slack = jnp.sqrt(jnp.finfo(size.dtype).eps)
     return converged & (optax.tree.norm(step) <= tol * size + slack)
 
 
+def _is_regular(residual, attempt, x, arrays):
+    """Whether a system with this Jacobian can be solved; where F is zero, Newton's step is, too."""
+    _, matvec = jax.linearize(lambda x: residual(x, arrays), x)
+    u, converged = attempt(matvec, optax.tree.random_like(jax.random.key(0), x))
+    return converged & jnp.isfinite(optax.tree.norm(u))
+
+
 def _linear_solver(F, symmetric, linear_solver, on_fail):
-    """The solve of the derivative, NaN where it fails, and a rough one that tells if it did."""
+    """The solve of the derivative, NaN where it fails, and one that tells whether it did."""
     if symmetric is None:
         symmetric = getattr(F, "symmetric", False)
 
@@ -293,15 +292,9 @@ def _linear_solver(F, symmetric, linear_solver, on_fail):
         return jax.tree.map(lambda leaf: jnp.where(converged, leaf, jnp.nan), x)
 
     def solve(matvec, b):
-        transposed = None if symmetric else unguarded
-        return _tied(
-            jax.lax.custom_linear_solve(
-                lambda v: _tied(matvec(v)), _tied(b), unguarded, transposed, symmetric=symmetric
-            )
-        )
+        return custom_linear_solve(matvec, b, unguarded, symmetric=symmetric)
 
-    # The step of an almost solved problem is needed to two digits only.
-    return solve, functools.partial(call, rtol=1e-2)
+    return solve, call
 
 
 def _is_array(leaf) -> bool:

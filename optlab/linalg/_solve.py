@@ -11,6 +11,7 @@ import optax
 
 from optlab._arithmetic import wide
 from optlab._checks import check_count, check_like, check_range
+from optlab._linear_solve import custom_linear_solve
 from optlab.base import PyTree, Scalar
 from optlab.linalg import _solve_krylov as krylov
 from optlab.linalg._solve_lineax import is_lineax, lineax_method, run_lineax, tags_of
@@ -186,7 +187,8 @@ def solve(
         check_count("max_steps", max_steps, 1)
     if preconditioner is not None and name not in PRECONDITIONED:
         raise ValueError(f"preconditioner is of {', '.join(PRECONDITIONED)}, not of {name}.")
-    if name == "nystrom" and isinstance(damping, (int, float)) and damping == 0:
+    undamped = isinstance(damping, (int, float)) and damping == 0
+    if name == "nystrom" and undamped:
         raise ValueError("damping must be positive for nystrom: its approximation is singular.")
     _check_vector(b)
     hint = ": the matrix must be square"
@@ -203,7 +205,8 @@ def solve(
         return lambda v: wide(function(optax.tree.cast_like(v, b)))
 
     def damped(v):
-        return optax.tree.add_scale(widened(matvec)(v), damping, v)
+        av = widened(matvec)(v)
+        return av if undamped else optax.tree.add_scale(av, damping, v)
 
     steps = min(10 * size, 1000) if max_steps is None else max_steps
     run = functools.partial(
@@ -235,37 +238,18 @@ def solve(
 
     # The account rides along as three more unknowns of an identity block. As the `aux` that
     # custom_linear_solve offers, it would be batched under every vmap, which jacfwd refuses.
-    def with_account(function):
-        return lambda pair: _tied((function(pair[0]), pair[1]))
-
     def solve_pair(product, pair):
         vector, account = pair
         x, *found = solve_wide(lambda v: product((v, account))[0], vector)
         return x, jnp.stack([jnp.asarray(a, account.dtype) for a in found])
 
-    right = _tied((wide(b), jnp.zeros(3)))
-    symmetric = name in SYMMETRIC
-    answer = jax.lax.custom_linear_solve(
-        with_account(damped),
-        right,
-        solve_pair,
-        None if symmetric else solve_pair,
-        symmetric=symmetric,
+    right = (wide(b), jnp.zeros(3))
+    x, account = custom_linear_solve(
+        lambda pair: (damped(pair[0]), pair[1]), right, solve_pair, symmetric=name in SYMMETRIC
     )
-    x, account = _tied(answer)
     residual, iterations, converged = jax.lax.stop_gradient(account)
     info = LinearInfo(residual, iterations.astype(jnp.int32), converged == 1)
     return optax.tree.cast_like(x, b), info
-
-
-def _tied(b: PyTree) -> PyTree:
-    """The same values, each leaf a linear function of all.
-
-    The transpose of custom_linear_solve refuses a right-hand side or a product of which only some
-    leaves are differentiated, and an answer of which only some are used.
-    """
-    zero = 0.0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(b))
-    return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), b)
 
 
 def _refined(run, product, b, x0, threshold, max_steps, once):
@@ -293,14 +277,15 @@ def _refined(run, product, b, x0, threshold, max_steps, once):
         x = optax.tree.add(s.x, done.x)
         r = optax.tree.sub(b, product(x))
         error = optax.tree.norm(r)
-        keep = (s.round == 0) | (error < s.error)
-        x, r, error = (
+        first = s.round == 0
+        keep = first | (error < s.error)
+        x, best = (
             jax.tree.map(lambda new, old: jnp.where(keep, new, old), *pair)
-            for pair in ((x, s.x), (r, s.r), (error, s.error))
+            for pair in ((x, s.x), (error, s.error))
         )
-        gains = (s.round == 0) | (error < 0.5 * s.error)
+        gains = first | (error < 0.5 * s.error)  # without them, r is of no more use
         norm = jnp.maximum(s.norm, done.norm)
-        return State(x, r, error, norm, s.steps + done.steps, s.round + 1, gains)
+        return State(x, r, best, norm, s.steps + done.steps, s.round + 1, gains)
 
     r = b if x0 is None else optax.tree.sub(b, product(x0))
     x = optax.tree.zeros_like(b) if x0 is None else x0

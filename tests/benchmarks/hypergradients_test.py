@@ -54,27 +54,32 @@ def test_the_stored_figures_hold_what_is_claimed(request):
     def cell(part, name, method, what, dtype="float64"):
         return rows[part, name, method][dtype][what]
 
+    def faster(part, name, ours, theirs, bound):
+        ours, theirs = (cell(part, name, m, "milliseconds") for m in (ours, theirs))
+        return ours < bound * theirs
+
     for name in HYPERGRADIENT_PROBLEMS:
+        small = name.startswith("ridge")
         assert cell("given", name, "optlab cg", "error") < 1e-8
         assert cell("given", name, "optlab cg", "error", "float32") < 1e-5
-        # The residual is measured, which costs one product of some ten.
-        ours, theirs = (
-            cell("given", name, method, "milliseconds")
-            for method in ("optlab cg", "jaxopt solve_cg, tol 1e-10")
-        )
-        assert ours < 1.15 * theirs
-        ours, theirs = (
-            cell("end_to_end", name, method, "milliseconds")
-            for method in ("optlab lbfgs, unit steps + cg", "optimistix LBFGS + lineax CG")
-        )
-        assert ours < theirs
-        plain, saved = (
-            rows["unrolled", name, method]["float64"]
-            for method in ("optlab unrolled", "optlab unrolled, checkpoints")
-        )
-        # One more forward pass: 1.2 on the digits, 1.36 where the backward pass is as cheap.
-        assert saved["milliseconds"] < 1.4 * plain["milliseconds"]
-        assert saved["temp_bytes"] < 0.1 * plain["temp_bytes"]
+        # CG takes the products that theirs takes: one for the residual of the answer, where theirs
+        # has one with zeros. So the times are equal, to the noise of 3 %; on 30 variables, where a
+        # call is 0.1 ms, the flag and the loop around add 5 microseconds. There `exact` is faster.
+        theirs = "jaxopt solve_cg, tol 1e-10"
+        for ours, bound in [("optlab cg", 1.1 if small else 1.03)] + small * [("optlab exact", 1)]:
+            errors = [cell("given", name, method, "error") for method in (ours, theirs)]
+            assert errors[0] <= 1.001 * errors[1]
+            assert faster("given", name, ours, theirs, bound)
+        ours, theirs = "optlab lbfgs, unit steps + cg", "optimistix LBFGS + lineax CG"
+        assert faster("end_to_end", name, ours, theirs, 1)
+        # All but the last segment is one forward pass more. On the ridge that is 0.4 of a plain
+        # call, as forwards and backwards are two products with the data each.
+        ours, plain = "optlab unrolled, checkpoints", "optlab unrolled"
+        assert faster("unrolled", name, ours, plain, 1.45 if small else 1.3)
+        bytes_ = [cell("unrolled", name, method, "temp_bytes") for method in (ours, plain)]
+        assert bytes_[0] < 0.1 * bytes_[1]
+    assert cell("tasks", "few_shot", "optlab argmin", "error") < 1e-7
+    assert faster("tasks", "few_shot", "optlab argmin", "jaxopt LBFGS, default", 1)
     for library in ("jaxopt", "torchopt"):
         assert cell("given", "ridge_bc_ill", f"{library} default (normal_cg)", "error") > 0.9
 

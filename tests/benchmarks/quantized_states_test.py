@@ -24,7 +24,7 @@ def test_every_method_is_timed_beside_the_peers(tmp_path, monkeypatch):
     chosen = {n: quantized_states.methods()[n] for n in ("optax.adamw", "adamw8bit")}
     monkeypatch.setattr(quantized_states, "methods", lambda: chosen)
     peers = quantized_states.Peers(sys.executable, 8192, 2)
-    result = measure(8192, 2, 2, peers)
+    result = measure(8192, 2, 2, peers, bandwidth=1.0)
     peers.process.kill()
     for pipe in (peers.process.stdin, peers.process.stdout):
         pipe.close()
@@ -34,9 +34,12 @@ def test_every_method_is_timed_beside_the_peers(tmp_path, monkeypatch):
     assert rows["optax.adamw"]["state"] == pytest.approx(8.0, abs=0.01)
     assert 2.0 < rows["adamw8bit"]["state"] < 2.2
     assert rows["torch AdamW"]["cpu_ns"] == pytest.approx(1e6 / 8192)
+    assert rows["torch AdamW"]["bandwidth_share"] == pytest.approx((12 + 16) * 8192 / 2e6)
     text = table(result)
     assert "| `torch AdamW` | 122.07 |" in text
     assert "torch 0" in text
+    assert text.splitlines()[-1].endswith(" | 11% |")
+    assert "bandwidth" not in table(result | {"bandwidth": None})
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 from benchmarks import _measure, _methods, _report
+from optlab import catalog
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZE = 2_000
@@ -51,7 +53,8 @@ def test_temp_bytes_count_what_an_update_materialises():
     def cube(updates, params):
         return jax.tree.map(lambda g: g @ (g.T @ g) if g.ndim == 2 else g, updates)
 
-    methods = {_methods.BASELINE: optax.adamw(1e-3), "cube": optax.stateless(cube)}
+    transforms = {_methods.BASELINE: optax.adamw(1e-3), "cube": optax.stateless(cube)}
+    methods = {name: _methods.Subject(tx) for name, tx in transforms.items()}
     shapes = _measure.transformer_shapes(SIZE)
     result = _measure.measure(methods, parameters=SIZE, repeats=1, seconds=1.0)
     (temp,) = (row["temp_bytes"] for row in result["rows"] if row["method"] == "cube")
@@ -60,9 +63,9 @@ def test_temp_bytes_count_what_an_update_materialises():
 
 def test_a_step_donates_parameters_and_state():
     params = {"w": jnp.ones((4, 3))}
-    stepper = _measure._Stepper(optax.adamw(1e-3), params, params)
+    stepper = _measure._Stepper(_methods.Subject(optax.adamw(1e-3)), params, params)
     before = jax.tree.leaves((stepper.params, stepper.state))
-    assert stepper.seconds(params, 2) > 0
+    assert stepper.seconds(2) > 0
     assert all(leaf.is_deleted() for leaf in before)
     assert not params["w"].is_deleted()
 
@@ -80,7 +83,7 @@ def test_slow_methods_take_fewer_samples_and_the_table_says_so():
     methods = _methods.parse_methods("lion")
     result = _measure.measure(methods, parameters=SIZE, repeats=7, seconds=1e-6)
     assert [row["samples"] for row in result["rows"]] == [3, 3]
-    assert "`optax.lion`: 3 samples" in _report.table(result)
+    assert "`: 3 samples, to stay within" in _report.table(result)
 
 
 def test_table_puts_the_fastest_first(result):
@@ -132,3 +135,36 @@ def test_names_and_arguments():
         "optlab.lion_k(kappa='l2', b1=0.5)",
         "optlab.muon",
     ]
+
+
+STEPLESS = {"lora_sb", "sso", "tract_dense"}  # adapters to train, a solver and a layer
+
+
+def test_by_default_every_transform_is_measured():
+    rows = [r for r in catalog.METHODS if r.family.startswith("transforms.")]
+    measured = {label.partition("(")[0] for label in _methods.parse_methods(_methods.DEFAULT)}
+    assert measured >= {f"optlab.{row.name}" for row in rows if row.name not in STEPLESS}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mkor_h",
+        "n_harpg",
+        "sparse_spectral(rank=2)",
+        "limit_norm_growth",
+        "percentile_clip(history=3)",
+        "polynomial_averaging",
+    ],
+)
+def test_what_needs_more_than_gradients_is_given_it(text):
+    *_, subject = _methods.parse_methods(text).values()
+    assert subject.note
+    shapes = _measure.transformer_shapes(SIZE)
+    params = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    trained, extra = subject.trained(params), subject.extra(params)
+    update = optax.with_extra_args_support(subject.tx).update
+    updates, _ = jax.eval_shape(
+        lambda g, p: update(g, subject.tx.init(p), p, value=jnp.ones(()), **extra), trained, trained
+    )
+    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, trained)

@@ -112,6 +112,28 @@ def test_a_warm_start_saves_steps():
     np.testing.assert_allclose(near, x, atol=1e-5)
 
 
+def test_products_are_the_steps_and_one_for_the_residual():
+    matrix, b = jnp.asarray(DEFINITE, jnp.float32), jnp.asarray(B, jnp.float32)
+    products = []
+
+    def matvec(v):
+        jax.debug.callback(lambda: products.append(1))
+        return matrix @ v
+
+    _, info = solve(matvec, b, rtol=1e-4)
+    jax.effects_barrier()
+    assert len(products) == info.iterations + 1
+
+
+def test_a_small_right_hand_side_is_no_zero():
+    """The square of its residual is beyond the range of float32."""
+    matrix, b = jnp.asarray(DEFINITE, jnp.float32), jnp.asarray(B, jnp.float32)
+    x, _ = solve(lambda v: matrix @ v, b)
+    small, info = solve(lambda v: matrix @ v, 1e-15 * b)
+    np.testing.assert_allclose(1e15 * small, x, rtol=1e-5)
+    assert info.converged
+
+
 def test_damping_and_preconditioner():
     scales = jnp.logspace(0, 4, 50)
     b = jnp.ones(50)
