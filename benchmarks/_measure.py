@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks._methods import BASELINE
+from benchmarks._methods import BASELINE, Subject
 
 __all__ = ["SMALLEST", "measure", "transformer_shapes"]
 
@@ -75,32 +75,35 @@ def transformer_shapes(parameters: int) -> dict[str, tuple[int, ...]]:
 class _Stepper:
     """One optimizer with its own parameters and state, which every step donates."""
 
-    def __init__(self, tx: optax.GradientTransformation, params, grads):
-        tx = optax.with_extra_args_support(tx)
+    def __init__(self, subject: Subject, params, grads):
+        tx = optax.with_extra_args_support(subject.tx)
 
-        def step(grads, params, state):
-            # What a trainer can give at no cost; optimizers that need more are not timed.
-            updates, state = tx.update(grads, state, params, value=jnp.ones(()), grad=grads)
+        def step(grads, params, state, extra):
+            updates, state = tx.update(
+                grads, state, params, value=jnp.ones(()), grad=grads, **extra
+            )
             return optax.apply_updates(params, updates), state
 
+        self.grads, self.extra = subject.trained(grads), subject.extra(grads)
         # Copies: what is donated must not be shared, and some states begin as the very arrays of
         # the parameters.
-        self.params = jax.tree.map(jnp.copy, params)
-        self.state = jax.tree.map(jnp.copy, tx.init(params))
+        self.params = jax.tree.map(jnp.copy, subject.trained(params))
+        self.state = jax.tree.map(jnp.copy, tx.init(self.params))
         self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
         start = time.perf_counter()
-        lowered = jax.jit(step, donate_argnums=(1, 2)).lower(grads, self.params, self.state)
+        inputs = (self.grads, self.params, self.state, self.extra)
+        lowered = jax.jit(step, donate_argnums=(1, 2)).lower(*inputs)
         self.step = lowered.compile()
         self.compile_seconds = time.perf_counter() - start
         # Not peak_memory_in_bytes: on CPU that leaves the temporaries out.
         self.temp_bytes = self.step.memory_analysis().temp_size_in_bytes
 
-    def seconds(self, grads, steps: int) -> float:
+    def seconds(self, steps: int) -> float:
         """Mean time of a step; only the last is waited for, so that a GPU's queue stays full."""
         params, state = self.params, self.state
         start = time.perf_counter()
         for _ in range(steps):
-            params, state = self.step(grads, params, state)
+            params, state = self.step(self.grads, params, state, self.extra)
         jax.block_until_ready((params, state))
         elapsed = time.perf_counter() - start
         self.params, self.state = params, state
@@ -108,7 +111,7 @@ class _Stepper:
 
 
 def measure(
-    methods: Mapping[str, optax.GradientTransformation],
+    methods: Mapping[str, Subject],
     *,
     parameters: int,
     repeats: int,
@@ -120,7 +123,7 @@ def measure(
     a method too slow for its share of time sits out some rounds, evenly spread.
 
     Args:
-        methods: transformations by label, the baseline among them.
+        methods: what to time by label, the baseline among them.
         parameters: about how many float32 parameters.
         repeats: rounds.
         seconds: the most time that the samples of one method take, beyond the first three.
@@ -137,10 +140,10 @@ def measure(
     count = sum(map(math.prod, shapes.values()))
 
     steppers, steps, samples = {}, {}, {}
-    for label, tx in methods.items():
-        stepper = steppers[label] = _Stepper(tx, params, grads)
-        stepper.seconds(grads, 3)  # the allocator settles
-        once = min(stepper.seconds(grads, 1) for _ in range(3))
+    for label, subject in methods.items():
+        stepper = steppers[label] = _Stepper(subject, params, grads)
+        stepper.seconds(3)  # the allocator settles
+        once = min(stepper.seconds(1) for _ in range(3))
         steps[label] = max(1, round(_SAMPLE_SECONDS / once))
         affordable = int(seconds / (once * steps[label]))
         samples[label] = min(repeats, max(_FEWEST_SAMPLES, affordable))
@@ -157,7 +160,7 @@ def measure(
     for turn in range(repeats):
         for label in turns:
             if turn * samples[label] % repeats < samples[label]:
-                times[label].append(steppers[label].seconds(grads, steps[label]))
+                times[label].append(steppers[label].seconds(steps[label]))
                 ratios[label].append(times[label][-1] / times[BASELINE][-1])
 
     return {
@@ -187,6 +190,7 @@ def measure(
                 "samples": samples[label],
                 "steps_per_sample": steps[label],
                 "compile_seconds": stepper.compile_seconds,
+                "note": methods[label].note,
             }
             for label, stepper in steppers.items()
         ],

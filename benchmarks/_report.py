@@ -14,7 +14,7 @@ def table(result: Mapping[str, Any]) -> str:
         result: what :func:`benchmarks._measure.measure` gave.
 
     Returns:
-        A paragraph on the circumstances, a table, and a note on methods that were sampled less.
+        A paragraph on the circumstances, a table, and notes on single methods.
     """
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines = [
@@ -35,10 +35,8 @@ def table(result: Mapping[str, Any]) -> str:
             _number(row["temp_bytes_per_parameter"]),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    for row in _ordered(result):
-        if row["samples"] < result["repeats"]:
-            limit = f"to stay within {result['seconds']:g} s"
-            lines += ["", f"`{row['method']}`: {row['samples']} samples, {limit}."]
+    for note, names in _notes(result).items():
+        lines += ["", f"{', '.join(f'`{name}`' for name in names)}: {note}."]
     return "\n".join(lines) + "\n"
 
 
@@ -111,6 +109,18 @@ def plot(result: Mapping[str, Any], path: pathlib.Path) -> None:
 
 def _ordered(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(result["rows"], key=lambda row: row["ns_per_parameter"]["median"])
+
+
+def _notes(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The methods that each note is of."""
+    found: dict[str, list[str]] = {}
+    for row in _ordered(result):
+        if row["note"]:
+            found.setdefault(row["note"], []).append(row["method"])
+        if row["samples"] < result["repeats"]:
+            fewer = f"{row['samples']} samples, to stay within {result['seconds']:g} s"
+            found.setdefault(fewer, []).append(row["method"])
+    return found
 
 
 def _machine(result: Mapping[str, Any]) -> str:

@@ -2,10 +2,13 @@
 
 python -m benchmarks.quantized_states
 python -m benchmarks.quantized_states --peers=PATH_OF_A_PYTHON_WITH_TORCH
+python -m benchmarks.quantized_states --parameters=268435456  # on a GPU, where a step is short
 
 writes <out>.json and <out>.md and prints the table. Peers run in a process of their own, a step
 when it is their turn, so that all see the same machine. What counts on shared cores is the time of
-the processor, summed over threads; the time on the wall is that of all cores.
+the processor, summed over threads; the time on the wall is that of all cores. On a GPU it is the
+time on the wall, and the share of the bandwidth that the least traffic of a step would take of it;
+there the steps with ``backend="pallas"`` are timed beside the others.
 """
 
 import argparse
@@ -31,11 +34,12 @@ import optlab
 from optlab.transforms import quantized
 
 BASELINE = "optax.adamw"
+BANDWIDTHS = {"NVIDIA H200": 4800.0}  # GB/s, of the data sheet
 
 
 def methods() -> dict[str, optax.GradientTransformation]:
     """The steps to be timed, by name; the baseline first."""
-    return {
+    found = {
         BASELINE: optax.adamw(1e-3),
         "optax.lion": optax.lion(1e-3),
         "optax.sgd": optax.sgd(1e-3, 0.9),
@@ -48,10 +52,19 @@ def methods() -> dict[str, optax.GradientTransformation]:
         "sgd8bit": optlab.sgd8bit(1e-3),
         "fused(optax.lion, None)": quantized.fused(optax.lion(1e-3), None),
     }
+    if jax.default_backend() == "gpu":
+        for name in ("adamw8bit", "adamw8bit(dynamic8)", "adamw_fp8", "lion8bit", "sgd8bit"):
+            found[f"{name}, pallas"] = _in_kernel(found[name])
+    return found
 
 
 def _without_step(tx):
     return optax.GradientTransformationExtraArgs(tx.init, tx.update)
+
+
+def _in_kernel(tx):
+    step = functools.partial(tx.step, backend="pallas")
+    return quantized.FusedTransformation(tx.init, tx.update, step)
 
 
 class Stepper:
@@ -110,8 +123,14 @@ def timed(step: Callable[[], None]) -> dict[str, float]:
     return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
 
 
-def measure(parameters: int, leaves: int, repeats: int, peers: Peers | None) -> dict[str, Any]:
-    """Times all methods in turns."""
+def measure(
+    parameters: int,
+    leaves: int,
+    repeats: int,
+    peers: Peers | None,
+    bandwidth: float | None = None,
+) -> dict[str, Any]:
+    """Times all methods in turns; with a bandwidth in GB/s it tells what share each reaches."""
     rng = np.random.default_rng(0)
     shape = (parameters // leaves // 1024, 1024)
 
@@ -146,11 +165,16 @@ def measure(parameters: int, leaves: int, repeats: int, peers: Peers | None) -> 
             base = np.array([s[clock] for s in samples[BASELINE]])
             row[f"{clock}_ns"] = float(np.median(times)) * 1e9 / size
             row[f"{clock}_ratio"] = float(np.median(times / base))
+        if bandwidth is not None:
+            # Parameters and state are read and written, gradients read: a byte a ns is a GB a s.
+            row["bandwidth_share"] = (12 + 2 * row["state"]) / row["wall_ns"] / bandwidth
     return {
         "benchmark": "quantized_states",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **versions},
         "platform": jax.devices()[0].platform,
+        "device": jax.devices()[0].device_kind,
+        "bandwidth": bandwidth,
         "cpu_count": os.cpu_count(),
         "load": os.getloadavg()[0],
         "parameters": size,
@@ -173,12 +197,19 @@ def table(result: dict[str, Any]) -> str:
         f"| method | CPU ns/param | x {BASELINE} | wall ns/param | state + temp bytes/param |",
         "|---|---|---|---|---|",
     ]
+    bandwidth = result["bandwidth"]
+    if bandwidth is not None:
+        lines[0] += f" {result['device']}, {bandwidth:.0f} GB/s."
+        lines[-2] += " share of the bandwidth |"
+        lines[-1] += "---|"
     for name, row in result["rows"].items():
         temp = "" if row["temp"] is None else f" + {row['temp']:.2f}"
         lines.append(
             f"| `{name}` | {row['cpu_ns']:.2f} | {row['cpu_ratio']:.2f} | {row['wall_ns']:.2f} | "
             f"{row['state']:.2f}{temp} |"
         )
+        if bandwidth is not None:
+            lines[-1] += f" {row['bandwidth_share']:.0%} |"
     return "\n".join(lines) + "\n"
 
 
@@ -188,11 +219,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.quantized_states",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    out = pathlib.Path("benchmarks/results/quantized_states_cpu")
+    device = jax.devices()[0]
+    out = pathlib.Path(f"benchmarks/results/quantized_states_{device.platform}")
     parser.add_argument("--parameters", type=int, default=1 << 24, help="in rows of 1024")
     parser.add_argument("--leaves", type=int, default=16, help="over which they are spread")
     parser.add_argument("--repeats", type=int, default=9, help="rounds of a step a method")
     parser.add_argument("--peers", help="a Python that has torch, torchao and bitsandbytes")
+    parser.add_argument(
+        "--bandwidth",
+        type=float,
+        default=BANDWIDTHS.get(device.device_kind),
+        help="of the device's memory, in GB/s",
+    )
     parser.add_argument("--out", type=pathlib.Path, default=out, help="stem of the two files")
     flags = parser.parse_args(argv)
     if flags.leaves < 1 or flags.parameters < 4096 * flags.leaves or flags.repeats < 1:
@@ -200,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     peers = None
     if flags.peers is not None:
         peers = Peers(flags.peers, flags.parameters, flags.leaves)
-    result = measure(flags.parameters, flags.leaves, flags.repeats, peers)
+    result = measure(flags.parameters, flags.leaves, flags.repeats, peers, flags.bandwidth)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     flags.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     flags.out.with_suffix(".md").write_text(table(result), "utf-8")

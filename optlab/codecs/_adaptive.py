@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from optlab.base import Encoded
 from optlab.codecs._blocks import Blockwise, check_array, join, largest, split
+from optlab.codecs._nearest import nearest
 from optlab.codecs._scales import SCALES
 
 __all__ = ["AdaptivePower8", "adaptive_power8"]
@@ -47,12 +48,12 @@ def _encode_signed(x):
     scale = largest(jnp.abs(x))
     unit = x * SCALES["float32"].inverse(scale)[..., None]
     a = jnp.minimum(jnp.abs(unit), 1.0)
-    steep = jnp.any((a > 0) & (a <= _LOWEST), axis=-1)
+    steep = jnp.max(jnp.where(a <= _LOWEST, a, 0.0), axis=-1) > 0
     square = jnp.sqrt(a * float(127**4) + 0.5) - 0.75  # see power8, for p = 4 and p = 2
     square = jnp.where(steep[..., None], square, a * 127**2 - 0.25)
-    code = jnp.round(jnp.sqrt(jnp.maximum(square, 0.0)))
+    code = nearest(jnp.sqrt(jnp.maximum(square, 0.0)))
     # Nothing vanishes, so that a decoded block is found as steep as it was.
-    code = jnp.maximum(code, (a > 0).astype(jnp.float32))
+    code = jnp.maximum(code, (a > 0).astype(jnp.int32))
     code = jnp.where(unit < 0, -code, code).astype(jnp.int8)
     return code, jnp.where(steep, -scale, scale)
 
@@ -71,10 +72,10 @@ def _encode_unsigned(x):
     bottom, step = _root_scale(high, low)
     inverse = jnp.where(step > 0, 1.0 / step, 0.0)
     root = jnp.sqrt(jnp.sqrt(x))
-    code = jnp.round((root - bottom[..., None]) * inverse[..., None])
+    code = nearest(jnp.minimum((root - bottom[..., None]) * inverse[..., None], 255.0))
     # The code 0 is the smallest entry: where that is zero, for zeros alone.
-    code = jnp.maximum(code, ((x > 0) & (low == 0)[..., None]).astype(jnp.float32))
-    return jnp.minimum(code, 255.0).astype(jnp.uint8), (high, low)
+    code = jnp.maximum(code, ((x > 0) & (low == 0)[..., None]).astype(jnp.int32))
+    return code.astype(jnp.uint8), (high, low)
 
 
 def _decode_unsigned(code, scale):

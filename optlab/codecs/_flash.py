@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from optlab.codecs._blocks import EightBits, check_array
+from optlab.codecs._nearest import nearest
 
 __all__ = ["Flash8", "flash8"]
 
@@ -29,9 +30,9 @@ class Flash8(EightBits):
 
     def _nearest(self, unit):
         if not self.signed:
-            return jnp.round(jnp.clip(unit, 0.0, 1.0) * 255).astype(jnp.uint8)
+            return nearest(jnp.clip(unit * 255, 0.0, 255.0)).astype(jnp.uint8)
         softsign = 2 * unit / (1 + jnp.abs(unit))
-        return jnp.clip(jnp.round(softsign * 127), -127, 127).astype(jnp.int8)
+        return nearest(jnp.clip(softsign * 127, -127.0, 127.0)).astype(jnp.int8)
 
     def _next(self, code, up):
         lowest, highest = (-127, 127) if self.signed else (0, 255)

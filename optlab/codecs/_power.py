@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optlab.codecs._blocks import EightBits
+from optlab.codecs._nearest import nearest
 from optlab.codecs._scales import scale_name
 
 __all__ = ["Power8", "linear8", "power8"]
@@ -38,28 +39,28 @@ class Power8(EightBits):
         return jnp.where(unit < 0, -code, code).astype(jnp.int8)
 
     def _nearest_ratio(self, a):
-        """The code, as a float, whose value is nearest to ``a`` in [0, 1] in logarithm."""
+        """The code whose value is nearest to ``a`` in [0, 1] in logarithm, as an integer."""
         square = a**2 if self.p == 1 else a
         for _ in range(_POWERS.index(self.p) - 1):
             square = jnp.sqrt(square)
         # The threshold between k and k + 1 is at the root sqrt(k (k + 1)), with c = k + 1/2 the
         # root of c^2 - 1/4: solved for c, which is then rounded.
-        return jnp.round(jnp.sqrt(square * 255**2 + 0.25))
+        return nearest(jnp.sqrt(square * 255**2 + 0.25))
 
     def _nearest_value(self, a):
-        """The code, as a float, whose value is nearest to ``a`` in [0, 1]."""
+        """The code whose value is nearest to ``a`` in [0, 1], as an integer."""
         # The threshold between k and k + 1 is (k^p + (k+1)^p) / 2. With c = k + 1/2 it is c,
         # c^2 + 1/4 and (c^2 + 3/4)^2 - 1/2 for p = 1, 2, 4: solved for c, which is then rounded.
         if self.p == 1:
-            return jnp.round(a * 127)
+            return nearest(jnp.minimum(a * 127, 127.0))
         if self.p == 2:
-            return jnp.round(jnp.sqrt(jnp.maximum(a * 127**2 - 0.25, 0.0)))
+            return nearest(jnp.sqrt(jnp.maximum(a * 127**2 - 0.25, 0.0)))
         if self.p == 4:
             square = jnp.sqrt(a * float(127**4) + 0.5) - 0.75
-            return jnp.round(jnp.sqrt(jnp.maximum(square, 0.0)))
+            return nearest(jnp.sqrt(jnp.maximum(square, 0.0)))
         below = jnp.floor(jnp.sqrt(jnp.sqrt(jnp.sqrt(a))) * 127)
         threshold = 0.5 * self._power(below) + 0.5 * self._power(below + 1)
-        return jnp.minimum(below + (a > threshold), 127)
+        return jnp.minimum(below + (a > threshold), 127).astype(jnp.int32)
 
     def _next(self, code, up):
         lowest = -self._top if self.signed else 0

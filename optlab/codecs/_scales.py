@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from optlab.codecs._nearest import nearest
+
 __all__ = ["SCALES", "Scale", "scale_name"]
 
 # The reciprocals of float32 numbers from 2**-126 to 2**126 are normal; subnormal ones are flushed
@@ -81,7 +83,7 @@ def _ue5m3_store(scale):
     # Ties to even: half of the last kept place, less one, plus that place; a carry is right.
     rounded = (bits + jnp.uint32(0x7FFFF) + ((bits >> 20) & 1)) >> 20
     normal = rounded - jnp.uint32((127 - 15) << 3)
-    subnormal = jnp.where(scale > 0, jnp.clip(jnp.round(scale * 2.0**17), 1, 8), 0)
+    subnormal = jnp.where(scale > 0, jnp.clip(nearest(scale * 2.0**17), 1, 8), 0)
     code = jnp.where(scale < 2.0**-14, subnormal.astype(jnp.uint32), normal)
     return jnp.where(jnp.isfinite(scale), code, 255).astype(jnp.uint8)
 

@@ -59,7 +59,7 @@ def lamb(
         u_t = \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon} + \lambda x_{t-1}
 
     where the ratio is 1 if :math:`\phi` or :math:`\|u_t\|` is zero. With its defaults it is
-    ``optax.lamb``; the state holds 2mn numbers for an m x n leaf.
+    ``optax.lamb``. An m x n leaf costs 2 m n numbers of state.
 
     Args:
         learning_rate: relative change of a leaf in a step, or a schedule of the step count.

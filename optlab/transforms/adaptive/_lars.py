@@ -44,7 +44,7 @@ def lars(
         \qquad\text{and}\qquad
         v_t = \mu v_{t-1} + g_t, \quad x_t = x_{t-1} - \eta\, r(v_t)\, v_t
 
-    The classic one is ``optax.lars``. The state holds mn numbers for an m x n leaf.
+    The classic one is ``optax.lars``. An m x n leaf costs m n numbers of state.
 
     Args:
         learning_rate: step size, or a schedule of the step count; the classic momentum remembers

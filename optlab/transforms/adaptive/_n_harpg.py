@@ -52,7 +52,7 @@ def n_harpg(
     or one, if the ``update`` is given ``grad_fn``, such as ``jax.grad(loss)``, in the place of
     ``hvp``: the point is then drawn from ``seed`` and the step count.
 
-    The state holds 2mn numbers for an m x n leaf.
+    An m x n leaf costs 2 m n numbers of state.
 
     Args:
         learning_rate: length :math:`\gamma_t` of a step, or a schedule of the step count; the

@@ -52,7 +52,7 @@ def n_pg_igt(
     or one, if the ``update`` is given ``grad_fn``, such as ``jax.grad(loss)``: it then asks that
     for the gradient, and takes the gradients that it is given for their dtypes alone.
 
-    The state holds 2mn numbers for an m x n leaf.
+    An m x n leaf costs 2 m n numbers of state.
 
     Args:
         learning_rate: length :math:`\gamma_t` of a step, or a schedule of the step count; the

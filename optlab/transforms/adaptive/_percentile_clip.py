@@ -28,8 +28,8 @@ def percentile_clip(percentile: float = 5.0, *, history: int = 100) -> optax.Gra
         q_t = \operatorname{sort}(\|g_{t-h+1}\|, \dots, \|g_t\|)
               \big[\lfloor p h / 100 \rfloor\big]
 
-    The first norm fills the whole history. The state holds h numbers a leaf. A low percentile
-    clips most steps, and so also normalises; chain it before an optimizer.
+    The first norm fills the whole history. A leaf of any size costs h numbers of state. A low
+    percentile clips most steps, and so also normalises; chain it before an optimizer.
 
     Args:
         percentile: p in [0, 100]; 100 never clips.

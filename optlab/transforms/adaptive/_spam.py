@@ -43,8 +43,8 @@ def scale_by_spam(
         s_t &= 1 - 0.99 \cdot \tfrac{1}{2} \Big(1 + \cos \frac{\pi c}{N + 1}\Big)
                \text{ if } c < N \text{ and } t \ge \Delta T, \text{ else } 1
 
-    where m and v are Adam's moments of :math:`\tilde g`. The state holds 2mn numbers for an m x n
-    leaf.
+    where m and v are Adam's moments of :math:`\tilde g`. An m x n leaf costs 2 m n numbers of
+    state.
 
     An entry whose gradients were all zero until clipping sets in has v = 0: it is clipped to zero,
     and stays so until the next reset. Give embeddings with rare rows to another optimizer.

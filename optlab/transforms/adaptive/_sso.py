@@ -164,6 +164,8 @@ def sso(
     which lies above the loss where :math:`\alpha \le 1 / L` for an L-smooth :math:`\ell`: the loss
     then falls with it. For a mean over N examples, :math:`\alpha` is N times the step of one.
 
+    The state holds the params and the outer optimizer's state for the outputs, no more.
+
     Args:
         predict: from params and a batch to the outputs, an array or a pytree of arrays.
         loss: from outputs and the batch to a scalar.

@@ -56,8 +56,8 @@ def scale_by_stable_spam(
             a_t, b_t \text{ average } \|\tilde g\|, \|\tilde g\|^2
 
     Adam with :math:`\sigma\beta_1` follows on :math:`g'`; its moments are zeroed, and its bias
-    corrections start again, where :math:`t \bmod \Delta T = 0`. The state holds 2mn + 3 numbers
-    for an m x n leaf.
+    corrections start again, where :math:`t \bmod \Delta T = 0`. An m x n leaf costs 2 m n + 3
+    numbers of state.
 
     Args:
         b1: decay of the first moment, in [0, 1).

@@ -59,7 +59,7 @@ def scale_by_m_fac(history: int = 512, damping: float = 1e-5) -> optax.GradientT
 
     Returns:
         A transformation; its updates have the gradients' shapes and dtypes. A NaN or an infinity
-        stays in the window, and so in the updates, for w steps: see ``optax.apply_if_finite``.
+        stays in the window, and so in the updates, for w + 1 steps: see ``optax.apply_if_finite``.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -94,20 +94,41 @@ def scale_by_m_fac(history: int = 512, damping: float = 1e-5) -> optax.GradientT
     def update(updates, state, params=None):
         del params
         size, dtype = state.gram.shape[0], state.gram.dtype
-        slot = state.count % size
-        past = jax.tree.map(lambda g, h: h.at[slot].set(g.astype(h.dtype)), updates, state.history)
+
+        def total(function):
+            terms = jax.tree.map(function, updates, state.history)
+            return jax.tree.reduce(jnp.add, terms, jnp.zeros((), dtype))
 
         def inner_products(g, h):
             terms = h * g.astype(h.dtype)[None]
             return jnp.sum(terms, axis=tuple(range(1, h.ndim))).astype(dtype)
 
-        products = jax.tree.map(inner_products, updates, past)
-        row = jax.tree.reduce(jnp.add, products, jnp.zeros(size, dtype))
-        gram = state.gram.at[slot].set(row).at[:, slot].set(row)
-        y = _dual_solution(gram / size, jnp.asarray(damping, dtype), slot)
-        new_updates = jax.tree.map(
-            lambda g, h: jnp.tensordot(y.astype(h.dtype), h, axes=1).astype(g.dtype), updates, past
-        )
+        def square(g, h):
+            return jnp.sum(jnp.square(g.astype(h.dtype))).astype(dtype)
+
+        def read():
+            """All that takes the window, in which an old gradient still has the new one's place."""
+            slot = state.count % size
+            newest = jnp.arange(size) == slot
+            row = jnp.where(newest, total(square), total(inner_products))
+            gram = state.gram.at[slot].set(row).at[:, slot].set(row)
+            y = _dual_solution(gram / size, jnp.asarray(damping, dtype), slot)
+            older = jnp.where(newest, 0, y)
+
+            def combination(g, h):
+                u = jnp.tensordot(older.astype(h.dtype), h, axes=1)
+                return (u + y[slot].astype(h.dtype) * g.astype(h.dtype)).astype(g.dtype)
+
+            return jax.tree.map(combination, updates, state.history), gram, slot
+
+        # Both branches are the same. As the place to write to comes out of a branch that has read,
+        # XLA writes in place; else it copies the window, on CPU four times a step.
+        new_updates, gram, slot = jax.lax.cond(state.count >= 0, read, read)
+
+        def write(g, h):
+            return jax.lax.dynamic_update_index_in_dim(h, g.astype(h.dtype), slot, axis=0)
+
+        past = jax.tree.map(write, updates, state.history)
         return new_updates, ScaleByMFacState(optax.safe_increment(state.count), past, gram)
 
     return optax.GradientTransformation(init, update)
@@ -128,7 +149,8 @@ def m_fac(
     .. math::
         m_t = \beta_1 m_{t-1} + (1 - \beta_1) u_t, \qquad x_t = x_{t-1} - \eta m_t
 
-    The state has (w + 1) d + w^2 numbers for d parameters and a window of w.
+    An m x n leaf costs (w + 1) m n numbers of state for a window of w, and all leaves together w^2
+    more.
 
     Args:
         learning_rate: step size, or a schedule of the step count; 1e-3 in the released code.

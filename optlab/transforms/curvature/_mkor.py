@@ -226,8 +226,8 @@ def mkor(
     .. math::
         m_t = \beta_1 m_{t-1} + U_t, \qquad x_t = x_{t-1} - \eta (m_t + \lambda x_{t-1})
 
-    For another optimizer put it after :func:`scale_by_mkor` in ``optax.chain``. The state has
-    (m + 1)^2 + n^2 numbers for an m x n kernel with a bias, and one moment a parameter.
+    For another optimizer put it after :func:`scale_by_mkor` in ``optax.chain``. An m x n kernel
+    with a bias costs (m + 1)^2 + n^2 + (m + 1) n numbers of state: two factors and the momentum.
 
     Args:
         learning_rate: step size, or a schedule of the step count; that of plain momentum, as the

@@ -125,7 +125,8 @@ def mkor_h(
 ) -> optax.GradientTransformationExtraArgs:
     """MKOR that goes over to plain momentum when the loss stops gaining: see :func:`until_flat`.
 
-    Curvature helps most early on; later its cost is saved. The state is that of :func:`mkor`.
+    Curvature helps most early on; later its cost is saved. An m x n kernel with a bias costs
+    (m + 1)^2 + n^2 + (m + 1) n numbers of state, as in :func:`mkor`.
 
     Args:
         learning_rate: see :func:`mkor`.

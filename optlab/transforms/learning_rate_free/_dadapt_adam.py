@@ -59,6 +59,8 @@ def dadapt_adam(
         d_{t+1} &= \max\big(d_t, r_{t+1} / ((1 - \bar\beta) \|s_{t+1}\|_1)\big) \\
         x_{t+1} &= x_t - m_{t+1} / (\sqrt{v_{t+1}} + \epsilon) - \lambda a_t x_t
 
+    An m x n leaf costs 3 m n numbers of state.
+
     Args:
         learning_rate: factor of the estimated step, or a schedule of the step count: leave the peak
             at 1.

@@ -47,6 +47,8 @@ def dadapt_sgd(
     With full gradients of a convex loss, and without momentum,
     :math:`d_t \le \max(d_0, 2 \|x_0 - x^*\|)`. All norms are of the whole tree.
 
+    An m x n leaf costs 2 m n numbers of state.
+
     Args:
         learning_rate: factor of the estimated step, or a schedule of the step count: leave the peak
             at 1.

@@ -110,6 +110,8 @@ def dog(
     The step size does not fall at the end: evaluate an average of the iterates,
     ``optax.chain(dog(), optlab.transforms.polynomial_averaging())``.
 
+    An m x n leaf costs m n numbers of state.
+
     Args:
         learning_rate: factor of the step size, or a schedule of the step count: leave it at 1.
         reps_rel: see :func:`scale_by_dog`.
@@ -149,6 +151,8 @@ def ldog(
     mask: Any | None = None,
 ) -> optax.GradientTransformation:
     """L-DoG: :func:`dog` with a step size for each leaf.
+
+    An m x n leaf costs m n + 2 numbers of state.
 
     Args:
         learning_rate: factor of the step sizes, or a schedule of the step count: leave it at 1.

@@ -40,7 +40,7 @@ def dct_adamw(
     basis only r integers are kept. Leaves that are not projected, see :func:`low_rank`, get plain
     AdamW.
 
-    An m x n leaf, m <= n, costs 2 n r + r numbers of state, and m n more with error feedback.
+    An m x n leaf, m <= n, costs 2 n r + r + m n numbers of state, the last m n for the feedback.
 
     Args:
         learning_rate: step size, or a schedule of the step count.

@@ -25,7 +25,8 @@ def limit_norm_growth(max_growth: float = 1.01) -> optax.GradientTransformation:
     .. math::
         u_t = g_t \min\left(1, \frac{\gamma \|u_{t-1}\|}{\|g_t\|}\right)
 
-    The first update passes, and so does one after an update of zero.
+    The first update passes, and so does one after an update of zero. A leaf of any size costs 1
+    number of state.
 
     Args:
         max_growth: the factor :math:`\gamma \ge 1`.

@@ -50,7 +50,7 @@ def lora_sb(
         loss_of_latents = lambda latents, batch: loss(lora_sb_merge(params, bases, latents), batch)
         updates, state = tx.update(jax.grad(loss_of_latents)(latents, batch), state, latents)
 
-    An optimizer's state is then that of :math:`r^2` numbers a matrix; the bases are r (m + n).
+    An optimizer's state is then that of :math:`r^2` numbers a matrix; the bases are r (m + n) more.
 
     Args:
         gradients: sum, or mean, of the gradients of some hundred examples, like the params.

@@ -192,8 +192,8 @@ def sparse_spectral(
     round of such draws the factors become the singular value decomposition of their product, which
     it leaves as it is, and the moments of s begin afresh.
 
-    A matrix [m, n] with d = min(m, n) costs 2 r (m + n) + 2 d numbers of state, and r integers;
-    the factors themselves are (m + n + 1) d numbers in the place of m n.
+    A matrix [m, n] with d = min(m, n) costs 2 r (m + n) + 2 d + r + 2 numbers of state; the factors
+    themselves are (m + n + 1) d numbers in the place of m n.
 
     Args:
         learning_rate: step size, or a schedule of the step count.

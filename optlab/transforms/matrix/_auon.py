@@ -94,8 +94,8 @@ def auon(
 ) -> optax.GradientTransformation:
     """AuON with decoupled weight decay: see :func:`scale_by_auon`.
 
-    The state is one moment: m n numbers for an m x n leaf. Embeddings, heads and vectors are
-    usually left to Adam: see :func:`hidden_matrix_labels`.
+    An m x n leaf costs m n numbers of state: one moment. Embeddings, heads and vectors are usually
+    left to Adam: see :func:`hidden_matrix_labels`.
 
     Args:
         learning_rate: step size, or a schedule of the step count; 0.24 in the released code, 0.08

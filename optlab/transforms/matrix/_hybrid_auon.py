@@ -28,7 +28,7 @@ def hybrid_auon(
     where :math:`r_t` is that of :math:`\operatorname{NS}(u_t)`, close to one: it is Muon without a
     factor for the shape. The last two axes of a leaf are its matrices, the others count them: in
     Flax the inputs and outputs of a dense layer, of each position of a convolution's kernel, and of
-    each of several stacked layers. The state is one moment: m n numbers for an m x n leaf.
+    each of several stacked layers. An m x n leaf costs m n numbers of state: one moment.
 
     Args:
         learning_rate: step size, or a schedule of the step count.

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from optlab.base import Codec, Encoded, PyTree
+from optlab.transforms.quantized._boxes import box_like, unboxed
 from optlab.transforms.quantized._quantize import QuantizedState
 from optlab.transforms.quantized._record import read_record
-from optlab.transforms.quantized._rules import SIGNED, UNSIGNED, is_encoded, path_text
+from optlab.transforms.quantized._rules import SIGNED, UNSIGNED, bare_path, is_encoded, path_text
 
 __all__ = ["load_bitsandbytes"]
 
@@ -31,6 +32,7 @@ def load_bitsandbytes(
         entries: like the parameters; each leaf is the parameter's entry, a dict of arrays, in
             ``state_dict()["state"]``: ``step``, ``state1``, and where it has them ``state2``,
             ``absmax1``, ``qmap1`` and so on. Torch's tensors will do if they are on the host.
+            For the parameters of a Flax nnx model, dicts with the names of its attributes will do.
         arrange: ``arrange(path, x)`` brings a moment, decoded and in the shape that it has there,
             into that of the parameter at ``path``: a kernel of Flax is the transpose of a weight.
             None if they all have it.
@@ -58,7 +60,7 @@ def load_bitsandbytes(
         Quantization", ICLR 2022, arXiv:2110.02861
     """
     found = [
-        (path, {**entry, **entry.get(_WRAPPED, {})})
+        (bare_path(path), {**entry, **entry.get(_WRAPPED, {})})
         for path, entry in jax.tree.leaves_with_path(entries, is_leaf=_is_entry)
     ]
     if not found:
@@ -76,8 +78,8 @@ def load_bitsandbytes(
         def leaf(path, x):
             if not is_encoded(x) and not jnp.issubdtype(x.dtype, jnp.floating):
                 return jnp.full_like(x, steps) if path_text(path).endswith("count") else x
-            end, entry = _of_parameter(path, found)
-            part = _part(path, end, entry)
+            end, entry = _of_parameter(bare_path(path), found)
+            part = _part(bare_path(path), end, entry)
             codec = codecs.get(path_text(path))
             if codec is not None and arrange is None and part.has_codes_of(codec, x):
                 return Encoded(
@@ -93,8 +95,8 @@ def load_bitsandbytes(
             value = jnp.asarray(moment, jnp.float32)
             return value.astype(x.dtype) if codec is None else codec.refit(x, shape).encode(value)
 
-        inner = jax.tree.map_with_path(leaf, node.inner, is_leaf=is_encoded)
-        return QuantizedState(inner, node.codecs, node.key)
+        inner = jax.tree.map_with_path(leaf, unboxed(node.inner), is_leaf=is_encoded)
+        return QuantizedState(box_like(inner, node.inner), node.codecs, node.key)
 
     return jax.tree.map(one, state, is_leaf=_is_quantized)
 

@@ -17,6 +17,7 @@ __all__ = [
     "Where",
     "admits",
     "all_but_embeddings",
+    "bare_path",
     "check_rule",
     "choose",
     "field_names",
@@ -79,13 +80,17 @@ def is_encoded(node: Any) -> bool:
 
 
 def path_text(path: Sequence[Any]) -> str:
-    """A path as text, its parts joined by slashes: ``0/mu/dense/kernel``.
+    """A path as text, its parts joined by slashes: ``0/mu/dense/kernel``."""
+    return jax.tree_util.keystr(bare_path(path), simple=True, separator="/")
 
-    Flax nnx shows its variables with a last part ``value`` to ``init`` and without to ``update``.
+
+def bare_path(path: Sequence[Any]) -> tuple[Any, ...]:
+    """A path without the last part ``value``.
+
+    Flax nnx shows its variables with it to ``init`` and without it to ``update``.
     """
-    if path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value":
-        path = path[:-1]
-    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+    in_variable = path and isinstance(path[-1], jax.tree_util.GetAttrKey)
+    return tuple(path[:-1] if in_variable and path[-1].name == "value" else path)
 
 
 def check_rule(rule: CodecRule) -> CodecRule:

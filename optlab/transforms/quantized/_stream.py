@@ -2,11 +2,13 @@
 
 A plain step decodes the whole state, updates it and codes it again, and XLA keeps what lies between
 in float32, for all leaves at once: ten bytes a parameter for Adam, more than the codes have saved.
-Here a loop takes some rows of a leaf at a time, and its body is a call that XLA may not inline:
-else it decodes twice, before the update and before the coding, and since the second reads what the
-first has overwritten, it copies whole buffers in every turn.
+Here a loop takes some rows of a leaf at a time, and its body is two calls that XLA may not inline:
+the update, and the coding of what it gives. Inlined, XLA would decode and update anew for whatever
+reads a new value, which are three passes for each moment, and as some of them would read codes that
+others have overwritten, copy whole buffers in every turn.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from optlab.base import Codec
 from optlab.codecs import stochastic_round
+from optlab.transforms.quantized import _pallas
 
 __all__ = ["Slot", "stream"]
 
@@ -50,34 +53,38 @@ class _Matrix(NamedTuple):
 
 
 def stream(
-    update: Callable[[list, list, list], tuple[list, list]],
+    update: Callable[[list, list, list, dict], tuple[list, list]],
     params: Sequence[jax.Array],
     grads: Sequence[jax.Array],
     slots: Sequence[Slot],
+    scalars: dict[str, Any],
     *,
     key: jax.Array | None = None,
     rounding: jax.Array | None = None,
     chunk: int,
     cut: bool,
+    kernel: bool,
 ) -> tuple[list[jax.Array], list[Any]]:
     """Takes a step.
 
     Args:
-        update: gives updates and new values of the slots from parameters, gradients and values of
-            slots. It sees every leaf; those that are not at work have zero size.
+        update: gives updates and new values of the slots from parameters, gradients, values of
+            slots and ``scalars``. It sees every leaf; those that are not at work have zero size.
         params: leaves.
         grads: like ``params``.
         slots: leaves of the state.
+        scalars: further arguments of ``update``, by name.
         key: of stochastic rounding of the slots.
         rounding: a key, for parameters in bfloat16 to be rounded stochastically; ``update`` then
             sees parameters and gradients in float32.
         chunk: about how many entries are at work at a time.
         cut: whether leaves may be cut; if not, a large one is at work alone, as a whole.
+        kernel: whether leaves that are cut go through a kernel, if they fit into one.
 
     Returns:
         The new leaves of the parameters and of the state.
     """
-    step = _Step(update, params, grads, slots, key, rounding)
+    step = _Step(update, params, grads, slots, scalars, key, rounding)
     matrices = [
         _matrix(i, p, slots) if cut and p.size > min(chunk, _WHOLE) else None
         for i, p in enumerate(params)
@@ -91,21 +98,23 @@ def stream(
             new_nodes[j] = node
 
     for members in _bundles(params, matrices, chunk):
-        work, shared = step(members, step.work(members))
+        # A call around both: XLA would update all the bundles before it codes the first.
+        work, shared = _apart(functools.partial(step, members))(step.work(members))
         put(members, work)
     for j, value in zip(step.shared, shared, strict=True):
         new_nodes[j] = value
     for i, matrix in enumerate(matrices):
         if matrix is not None:
-            put([i], _in_rows(step, i, matrix, chunk))
+            work = _in_kernel(step, i, matrix) if kernel else None
+            put([i], _in_rows(step, i, matrix, chunk) if work is None else work)
     return new_params, new_nodes
 
 
 class _Step:
-    """The step of some members: a call that XLA does not inline."""
+    """The step of some members, in calls that XLA does not inline."""
 
-    def __init__(self, update, params, grads, slots, key, rounding):
-        self.update, self.key, self.rounding = update, key, rounding
+    def __init__(self, update, params, grads, slots, scalars, key, rounding):
+        self.update, self.scalars, self.key, self.rounding = update, scalars, key, rounding
         self.params, self.grads, self.slots = params, grads, slots
         self.shared = [j for j, slot in enumerate(slots) if slot.owner is None]
 
@@ -129,20 +138,28 @@ class _Step:
         If ``take(work, turn)`` tells what is at work in a turn, XLA reads it where it lies.
         """
 
-        def apart(work, turn):
-            # The mark is on all that is traced under it: every jnp.where would be a call of its
-            # own, and the step take twice as long.
-            with set_xla_metadata(inlineable="true"):
-                return self._body(members, work if take is None else take(work, turn), turn)
+        def moved(work, turn):
+            return self._moved(members, work if take is None else take(work, turn), turn)
 
-        with set_xla_metadata(inlineable="false"):
-            return jax.jit(apart)(work, turn)
+        new, shared = _apart(moved)(work, turn)
+
+        def coded(j, node, x):
+            codec, key = self.slots[j].codec, self.key
+            if codec is None:
+                return x
+            if key is not None:
+                key = jax.random.fold_in(jax.random.fold_in(key, j), turn)
+            return _apart(codec.refit(node, x.shape).encode)(x, key=key)
+
+        nodes = map(coded, self.owned(members), work.nodes, new.nodes)
+        return new._replace(nodes=list(nodes)), shared
 
     def _shown(self, x: jax.Array) -> Any:
         """The dtype in which the update sees a parameter or a gradient."""
         return x.dtype if self.rounding is None else jnp.float32
 
-    def _body(self, members, work, turn):
+    def _moved(self, members, work, turn):
+        """The new work, not coded yet, and the new values of what is shared."""
         params, grads = (
             [_empty(x, self._shown(x)) for x in xs] for xs in (self.params, self.grads)
         )
@@ -162,17 +179,13 @@ class _Step:
         for j in self.shared:
             values[j] = self.slots[j].node
 
-        updates, new = self.update(params, grads, values)
+        updates, new = self.update(params, grads, values, self.scalars)
 
-        def coded(j, node):
+        def shaped(j, node):
             codec = self.slots[j].codec
             if codec is None:
                 return new[j].astype(node.dtype).reshape(node.shape)
-            x = new[j].reshape(jax.eval_shape(codec.decode, node).shape)
-            key = self.key
-            if key is not None:
-                key = jax.random.fold_in(jax.random.fold_in(key, j), turn)
-            return codec.refit(node, x.shape).encode(x, key=key)
+            return new[j].reshape(jax.eval_shape(codec.decode, node).shape)
 
         def moved(i, p):
             new = optax.apply_updates(params[i], updates[i].astype(grads[i].dtype))
@@ -184,7 +197,7 @@ class _Step:
         return (
             _Work(
                 params=[moved(i, p) for i, p in zip(members, work.params, strict=True)],
-                nodes=[coded(j, node) for j, node in zip(owned, work.nodes, strict=True)],
+                nodes=[shaped(j, node) for j, node in zip(owned, work.nodes, strict=True)],
                 grads=[],
             ),
             [new[j] for j in self.shared],
@@ -218,6 +231,46 @@ def _in_rows(step: _Step, index: int, matrix: _Matrix, chunk: int) -> _Work:
         done = turn(turns, done, rest, turns * count)
     before = before._replace(grads=[])
     return jax.tree.map(lambda x, like: _from_bits(x, like).reshape(like.shape), done, before)
+
+
+def _in_kernel(step: _Step, index: int, matrix: _Matrix) -> _Work | None:
+    """Steps a leaf in one pass; None if it does not fit into a kernel."""
+    before = step.work([index])
+    fixed = {k: v for k, v in step.scalars.items() if isinstance(v, (bool, int, float))}
+    scalars = {k: jnp.asarray(v) for k, v in step.scalars.items() if k not in fixed}
+    shared = [step.slots[j].node for j in step.shared], scalars
+    if not _pallas.fits(before, shared, matrix.rows):
+        return None
+
+    def body(work, shared):
+        # A kernel takes all arrays as arguments; of the others it sees shapes alone.
+        nodes, scalars = shared
+        slots = list(step.slots)
+        for j, node in zip(step.shared, nodes, strict=True):
+            slots[j] = slots[j]._replace(node=node)
+        scalars = {**fixed, **scalars}
+        own = _Step(step.update, step.params, step.grads, slots, scalars, None, None)
+        return own([index], work)[0]
+
+    whole = jax.tree.map(lambda x: x.reshape(matrix.rows, -1), before)
+    done = _pallas.run(body, whole, shared)
+    return jax.tree.map(lambda x, like: x.reshape(like.shape), done, before._replace(grads=[]))
+
+
+def _apart(function: Callable) -> Callable:
+    """Makes of a function a call that XLA does not inline."""
+
+    def inside(*args, **kwargs):
+        # The mark is on all that is traced under it: every jnp.where would be a call of its own,
+        # and the step take twice as long.
+        with set_xla_metadata(inlineable="true"):
+            return function(*args, **kwargs)
+
+    def call(*args, **kwargs):
+        with set_xla_metadata(inlineable="false"):
+            return jax.jit(inside)(*args, **kwargs)
+
+    return call
 
 
 def _as_bits(x: jax.Array) -> jax.Array:

@@ -101,6 +101,8 @@ def lion_k(
     to it falls by :math:`1 - \eta\lambda` a step or more, whatever the gradients; inside, a
     Lyapunov function falls: see :func:`optlab.transforms.sign.lion_k_lyapunov`.
 
+    An m x n leaf costs m n numbers of state: one moment.
+
     Args:
         learning_rate: step size, or a schedule of the step count. For the sign take 3 to 10 times
             less than for AdamW, and as much more decay: :func:`optlab.schedules.lion_from_adamw`.

@@ -180,6 +180,13 @@ def test_the_state_does_not_hold_the_callers_buffers(problem):
     assert state.params.unsafe_buffer_pointer() != params.unsafe_buffer_pointer()
 
 
+def test_the_state_is_the_params_and_the_outer_optimizers(problem):
+    params, batches = problem
+    solver = sso(linear, cross_entropy, optax.adam(1.0))  # two moments and a counter
+    state = solver.init(params, jax.tree.map(lambda x: x[0], batches))
+    assert sum(x.size for x in jax.tree.leaves(state)) == 3 * 8 + 2 * (64 * 3) + 1
+
+
 def test_adagrad_norm_is_one_scalar_over_the_tree():
     tx = scale_by_adagrad_norm(1e-3)
     grads = [

@@ -100,6 +100,13 @@ def test_state_is_the_window_and_its_inner_products():
     assert sum(x.size for x in leaves) == (size + 1) * d + size**2 + 2  # two counters
 
 
+def test_the_window_is_written_in_place():
+    tx, params = scale_by_m_fac(8), jnp.ones((64, 128))
+    state = tx.init(params)
+    step = jax.jit(tx.update, donate_argnums=1).lower(params, state).compile()
+    assert step.memory_analysis().temp_size_in_bytes < 0.25 * state.history.nbytes
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

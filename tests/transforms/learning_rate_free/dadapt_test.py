@@ -37,7 +37,9 @@ OTHER_HYPERPARAMETERS = {
 def test_replays_the_authors_run(name, dtype):
     make, arguments = RECORDED[name]
     file, error, states = reference.replay_recorded(name, make(**arguments), dtype)
-    assert error < 5e-5  # the authors ran in float32; the params move by 6 to 9, AdaGrad's by 3e-3
+    # The authors ran in float32, and the params move by 6 to 9: 1.15e-5 for Adam, half or less
+    # elsewhere. AdaGrad moves by 3e-3.
+    assert error < (1.2e-5 if name == "opt_dadapt_adam" else 1e-5)
     np.testing.assert_allclose(states.d, file["scalar"], rtol=5e-6)
 
 

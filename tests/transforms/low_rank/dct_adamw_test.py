@@ -14,7 +14,7 @@ from tests.transforms.low_rank.replay import expect_replayed
 
 # The released float32 basis is not quite orthonormal, and rotation takes the root of what it leaks;
 # error feedback adds up.
-RECORDED = {"": 2e-6, "_makhoul": 2e-6, "_gap5_rot": 2e-5, "_ef_rot": 3e-4, "_l2norm": 3e-4}
+RECORDED = {"": 2e-6, "_makhoul": 2e-6, "_gap5_rot": 1.5e-5, "_ef_rot": 3e-4, "_l2norm": 3e-4}
 
 
 @pytest.mark.parametrize("leaf", ["W", "Wt"])

@@ -22,9 +22,10 @@ def recorded_bases(file, leaf, side):
     return {f.shape[1]: per_step(f, steps) for f in (*left, right)}
 
 
+# Two-sided, both recorded bases are rounded to float32, in which they are not quite orthonormal.
 @pytest.mark.parametrize("leaf", ["W", "Wt"])
 @pytest.mark.parametrize(
-    ("name", "side", "atol"), [("opt_galore", "short", 2e-6), ("opt_galore_full", "both", 1.5e-5)]
+    ("name", "side", "atol"), [("opt_galore", "short", 2e-6), ("opt_galore_full", "both", 1.2e-5)]
 )
 def test_replays_the_released_code(name, side, leaf, atol):
     file = golden.load(name)

@@ -109,6 +109,8 @@ def test_layers_are_chosen_by_their_path():
     }
     bases, latents = lora_sb(gradients, 2, 0.1, 50)
     assert set(latents) == set(bases) == {"a/kernel", "b/kernel"}
+    for numbers, size in ((latents, 2 * 2), (bases, 2 * (4 + 3))):
+        assert sum(x.size for x in jax.tree.leaves(numbers["a/kernel"])) == size
     assert (bases["a/kernel"].left.dtype, latents["a/kernel"].dtype) == (jnp.bfloat16, jnp.float32)
     merged = lora_sb_merge(gradients, bases, latents)
     assert merged["a"]["kernel"].dtype == jnp.bfloat16

@@ -74,6 +74,11 @@ def test_the_iteration_is_theirs(file, name, steps):
     np.testing.assert_allclose(traced, file[name], rtol=0, atol=2e-6)
 
 
+def test_the_iteration_is_theirs_for_wide_matrices(file):
+    x = jnp.asarray(file["ns_in"]).T
+    np.testing.assert_allclose(newton_schulz(x), file["ns_f32_5_wide"], rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("shape", "out_axis", "as_released", "factor"),
     [

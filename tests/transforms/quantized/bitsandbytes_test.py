@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from optlab import codecs
 from optlab.transforms import quantized
@@ -102,3 +103,19 @@ def test_moments_are_arranged_and_coded_anew():
         quantized.load_bitsandbytes(fresh, {"dense": {}})
     with pytest.raises(ValueError, match="state must have a QuantizedState"):
         quantized.load_bitsandbytes(fresh.inner, entries)
+
+
+def test_states_of_an_nnx_model_are_filled():
+    """Whose coded leaves lie in its own kind of mapping, under paths that end in ``value``."""
+    tx = quantized.adamw8bit(1e-2, min_size=100)
+    model = nnx.Linear(2, 256, use_bias=False, rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    entries = {"kernel": entry("bnb_adamw8bit")}
+    want = quantized.load_bitsandbytes(tx.init({"kernel": jnp.ones((2, 256))}), entries)
+    fresh = tx.init(params)
+    for given in (entries, jax.tree.map(lambda p: entries["kernel"], params)):
+        state = quantized.load_bitsandbytes(fresh, given)
+        assert jax.tree.structure(state) == jax.tree.structure(fresh)
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(state), jax.tree.leaves(want))
+    updates, _ = tx.update(params, state, params)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
