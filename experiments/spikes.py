@@ -1,12 +1,18 @@
 """Gradients with spikes, for methods that promise to bear them."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from optlab.training import make_optimizer
+
+
+class SpikesState(NamedTuple):
+    """State of :func:`spikes`."""
+
+    count: jax.Array  # shape=(), dtype=int32
 
 
 def spiked(
@@ -41,7 +47,7 @@ def spikes(
 
     def init(params):
         del params
-        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+        return SpikesState(jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
         del params
@@ -52,6 +58,6 @@ def spikes(
             return jnp.where(due & jax.random.bernoulli(key, share, g.shape), size * g, g)
 
         updates = jax.tree.map(leaf, updates, optax.tree.split_key_like(entries, updates))
-        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+        return updates, SpikesState(optax.safe_increment(state.count))
 
     return optax.GradientTransformation(init, update)

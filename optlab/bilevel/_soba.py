@@ -76,7 +76,8 @@ def soba(
         hyper_direction: of :math:`f_x - g_{xy} v` as a whole, in place of its two parts; None
             takes those. It is for x alone, with batches of both objectives.
         joint_direction: of all that the three steps follow, in place of the others: a memory of
-            three trees, where the parts are five.
+            three trees, where the parts are five. As batches of two objectives have no one index,
+            it cannot be :func:`saga`.
         project_outer: onto the set in which x is kept.
         project_inner: onto the set in which y is kept.
 

@@ -231,7 +231,10 @@ def solve(
         residual = jnp.where(norm > 0, error / jnp.where(norm > 0, norm, 1), error)
         # The x of a singular system grows, and with it what rounding would explain.
         rounding = jnp.minimum(rounding, jnp.sqrt(jnp.finfo(norm.dtype).eps) * norm)
-        return x, residual, steps_done, error <= jnp.maximum(threshold, rounding)
+        converged = jnp.isfinite(norm) & (error <= jnp.maximum(threshold, rounding))
+        # Else no loop would begin, and zero pass for an answer.
+        x = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(norm), leaf, jnp.nan), x)
+        return x, residual, steps_done, converged
 
     if size == 0:
         return b, LinearInfo(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.array(True))

@@ -56,6 +56,8 @@ def conjugate_gradient(
     plain = preconditioner is None
     size = optax.tree.norm(b)
     size = jnp.where(size > 0, size, 1)
+    # Long past all accuracy, but before 1 / (r z) overflows.
+    smallest = jnp.maximum(threshold / size, jnp.finfo(size.dtype).eps ** 2)
 
     class State(NamedTuple):
         x: PyTree
@@ -75,7 +77,7 @@ def conjugate_gradient(
 
     def unfinished(s):
         error = jnp.sqrt(s.rz if plain else s.square)
-        return (s.curvature > 0) & (s.step < max_steps) & (error > threshold / size)
+        return (s.curvature > 0) & (s.step < max_steps) & (error > smallest)
 
     def step(s):
         q = optax.tree.add_scale(s.q, 1 / s.rz, s.r if plain else s.z)

@@ -186,6 +186,22 @@ def test_negative_curvature_is_flagged():
     assert not info.converged
 
 
+@pytest.mark.parametrize("method", ["cg", "lu"])
+@pytest.mark.parametrize("entry", [jnp.nan, 1e30], ids=["nan", "norm_overflows"])
+def test_zero_does_not_pass_for_an_answer_to_what_is_not_finite(method, entry):
+    b = jnp.array([1.0, entry, 1.0], jnp.float32)
+    x, info = solve(lambda v: 2 * v, b, method=method)
+    assert jnp.isnan(x).all()
+    assert not info.converged
+
+
+def test_without_a_tolerance_cg_stops_where_nothing_is_gained():
+    scales = jnp.linspace(1.0, 10.0, 8, dtype=jnp.float32)
+    x, info = solve(lambda v: scales * v, jnp.ones(8, jnp.float32), rtol=0.0, max_steps=500)
+    assert info.iterations < 100
+    np.testing.assert_allclose(x, 1 / scales, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_small_dtypes_iterate_in_float32(dtype):
     diagonal = jnp.array([1.0, 2.0, 4.0], dtype)

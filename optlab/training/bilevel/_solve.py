@@ -112,6 +112,11 @@ class _Course:
         solver = make_solver(
             config, task.problem, outer_batches=self._counts[0], inner_batches=self._counts[1]
         )
+        if config.full_every and "outer_full" not in inspect.signature(solver.step).parameters:
+            raise ConfigError(
+                f"config.full_every must be 0 for solver.name {config.solver.name!r}, whose steps "
+                f"are never given all data, got {config.full_every}."
+            )
         data, test = jax.device_put(((task.outer_data, task.inner_data), task.test))
         try:
             # Compiled, no two leaves share a buffer, as donation needs it.

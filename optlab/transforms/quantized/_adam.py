@@ -85,7 +85,7 @@ def adam8bit(
     shards: int | None = None,
     seed: int | None = None,
 ) -> FusedTransformation:
-    """Adam with moments of eight bits: see :func:`adamw8bit`.
+    """Adam with moments of eight bits, 2 bytes of state a parameter: see :func:`adamw8bit`.
 
     Args:
         learning_rate: step size, or a schedule of the step count.

@@ -71,9 +71,9 @@ def fused(
     parameters in bfloat16, which it then rounds stochastically.
 
     With ``backend="pallas"`` and ``by="entry"``, ``step`` takes large float32 leaves in blocks of
-    2^k entries through a kernel on a GPU, which reads and writes every byte once: 16 a parameter
-    for Adam. It goes through other leaves as ever, and raises a ValueError for what the kernel
-    cannot do at all: some codecs, stochastic rounding, schedules without
+    2^k entries, up to 2,048, through a kernel on a GPU, which reads and writes every byte once: 16
+    a parameter for Adam. It goes through other leaves as ever, and raises a ValueError for what the
+    kernel cannot do at all: some codecs, stochastic rounding, schedules without
     :func:`optax.inject_hyperparams`. No GPU has timed it yet, so it is no default. On a CPU it is
     interpreted, which takes long.
 
@@ -165,6 +165,9 @@ def fuse(
 
         tx = optax.with_extra_args_support(make(params))
         scalars = {k: v for k, v in extra.items() if isinstance(v, _NUMBERS) and jnp.ndim(v) == 0}
+        # Flags of Python's stay that, also where arrays alone reach a device.
+        fixed = {k: v for k, v in scalars.items() if isinstance(v, (bool, int, float))}
+        scalars = {k: v for k, v in scalars.items() if k not in fixed}
         key, rest = split_key(state.key)
 
         def local(params, grads, nodes, keys, scalars):
@@ -186,7 +189,7 @@ def fuse(
                 params,
                 grads,
                 own,
-                scalars,
+                fixed | scalars,
                 key=key,
                 rounding=rounding,
                 chunk=size,

@@ -47,15 +47,15 @@ def check_codec(codec: Codec) -> None:
 def fits(work: PyTree, shared: PyTree, rows: int) -> bool:
     """Whether a leaf and what belongs to it can be at work in a kernel, cut into rows.
 
-    The rows must have powers of two as lengths, parameters and gradients be float32, what all
-    leaves share be scalars, and indices fit into 32 bits.
+    The rows must have powers of two as lengths, a tile at most, parameters and gradients be
+    float32, what all leaves share be scalars, and indices fit into 32 bits.
     """
     arrays = jax.tree.leaves(work)
     lengths = [x.size // rows for x in arrays]
     return (
         all(x.dtype == jnp.float32 for x in (*work.params, *work.grads))
         and all(x.size == rows * n < 2**31 for x, n in zip(arrays, lengths, strict=True))
-        and all(n & (n - 1) == 0 for n in lengths)
+        and all(n & (n - 1) == 0 and n <= _TILE for n in lengths)
         and all(jnp.ndim(x) == 0 for x in jax.tree.leaves(shared))
     )
 

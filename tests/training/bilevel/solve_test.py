@@ -171,6 +171,7 @@ PARTLY_WRONG = bilevel.PartConfig(name="soba", arguments={"outer_directoin": "pl
     [
         ({"solver.name": "sobaa"}, "solver.name 'sobaa' is unknown; did you mean soba"),
         ({"solver.name": "srba"}, "config.full_every must be at least 1 for srba, got 0"),
+        ({"solver.name": "amigo", "full_every": 3}, "config.full_every must be 0 .* 'amigo'"),
         ({"solver": PARTLY_WRONG}, "solver.arguments has 'outer_directoin', .* did you mean outer"),
         ({"problem.name": "cleaning"}, "problem.name 'cleaning' is unknown; did you mean"),
         ({"problem.arguments": {"corupted": 0.1}}, "'corupted', which hyper_cleaning does not"),

@@ -207,9 +207,11 @@ def test_what_it_cannot_do_is_named():
 
 
 def test_other_leaves_stay_with_the_engine():
-    """Blocks of 150 entries, small leaves, and parameters in bfloat16."""
+    """Blocks of 150 entries or of too many, small leaves, and parameters in bfloat16."""
     tx = quantized.fused(optax.adamw(1e-3), chunk=CHUNK)
     assert not lowered(tx, {"odd": (40, 300), "bias": (64,)})
+    long = quantized.fused(optax.adamw(1e-3), "power8(block=4096)", chunk=CHUNK)
+    assert not lowered(long, {"w": (8, 4096)})
     low = {"w": jax.ShapeDtypeStruct((24, 512), jnp.bfloat16)}
     jaxpr = jax.make_jaxpr(lambda p: tx.step(p, p, tx.init(p), backend="pallas"))(low)
     assert "pallas_call" not in str(jaxpr)

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -143,3 +144,17 @@ def test_leafwise_optimizers_work_sharded():
         gradients = [jax.device_put(g, shardings) for g in gradients]
         found, _ = run(tx, blocking(jax.jit(tx.step)), placed, gradients)
     np.testing.assert_allclose(found["a"], want["a"], rtol=0, atol=1e-5)
+
+
+def test_a_flag_of_python_stays_one():
+    def update(updates, state, params=None, *, flip, rate, **extra):
+        del params, extra
+        return jax.tree.map(lambda g: (rate if flip else -rate) * g, updates), state
+
+    tx = quantized.fused(
+        optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    )
+    with jax.set_mesh(mesh_of(EXPLICIT)):
+        ones = {"w": jax.device_put(jnp.ones((4, 8)), P("x", "y"))}
+        new, _ = jax.jit(lambda p: tx.step(p, p, tx.init(p), flip=True, rate=0.5))(ones)
+    np.testing.assert_array_equal(new["w"], 1.5)
