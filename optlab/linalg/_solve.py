@@ -165,8 +165,8 @@ def solve(
             method that does not take it.
 
     >>> x, info = solve(lambda v: {"w": 4.0 * v["w"]}, {"w": jnp.array([2.0, 8.0])})
-    >>> x["w"].tolist(), int(info.iterations), bool(info.converged)
-    ([0.5, 2.0], 1, True)
+    >>> x["w"].tolist(), float(info.residual), bool(info.converged)
+    ([0.5, 2.0], 0.0, True)
 
     References:
         M. Hestenes, E. Stiefel, "Methods of Conjugate Gradients for Solving Linear Systems",

@@ -2,19 +2,17 @@
 
 from tests.contract import containers, numerics, protocol, sharding, wrappers
 
-__all__ = ["CHECKS", "SHARED", "STORED", "label"]
+__all__ = ["CHECKS", "SHARED", "label"]
 
 CHECKS = [
     getattr(module, name)
     for module in (protocol, numerics, wrappers, containers, sharding)
     for name in module.__all__
 ]
-# How optax wraps a state and how it is stored: a variant of a method seldom differs from it in
-# these, so the quick suite asks them of the method alone.
-STORED = [getattr(module, name) for module in (wrappers, containers) for name in module.__all__]
-
-# What a method and its variants share by how they are written, which a variant is not asked either.
+# What optimizers of one engine share by how they are written: how optax wraps their states, how
+# these are stored, and the rest of this list.
 SHARED = [
+    *(getattr(module, name) for module in (wrappers, containers) for name in module.__all__),
     protocol.check_extra_arguments_ignored,
     protocol.check_one_trace,
     protocol.check_pure,
