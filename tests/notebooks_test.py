@@ -8,7 +8,8 @@ import pytest
 
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("[!_]*.py"))
-LONG = ("stn",)  # a minute of processor time at a tiny size, most of it compilation
+# Half a minute of processor time or more at a tiny size, most of it compilation.
+LONG = ("bilevel", "eight_bit", "implicit", "lora_sb", "sensitivity", "stn")
 
 
 @pytest.fixture(params=SOURCES, ids=lambda path: path.stem)
