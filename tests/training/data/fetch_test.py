@@ -97,7 +97,10 @@ def test_a_cut_download_is_refused(name, cache, monkeypatch):
     assert not files_in(cache)
 
 
-@pytest.mark.parametrize("page", [b"", b"<html>", gzip.compress(b"x" * 99)[:-9]])
+PAGES = {"empty": b"", "html": b"<html>", "cut": gzip.compress(b"x" * 99, mtime=0)[:-9]}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_a_page_that_is_no_file_is_refused(page, cache, monkeypatch):
     with upstream.serve({PAGE: page}) as (host, _):
         upstream.expect(monkeypatch, host)
