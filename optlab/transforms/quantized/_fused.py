@@ -176,6 +176,7 @@ def fuse(
                     tree.unflatten(grads),
                     states.unflatten(values),
                     tree.unflatten(params),
+                    **fixed,
                     **scalars,
                 )
                 return tree.flatten_up_to(updates), states.flatten_up_to(new)
@@ -189,7 +190,7 @@ def fuse(
                 params,
                 grads,
                 own,
-                fixed | scalars,
+                scalars,
                 key=key,
                 rounding=rounding,
                 chunk=size,

@@ -236,8 +236,7 @@ def _in_rows(step: _Step, index: int, matrix: _Matrix, chunk: int) -> _Work:
 def _in_kernel(step: _Step, index: int, matrix: _Matrix) -> _Work | None:
     """Steps a leaf in one pass; None if it does not fit into a kernel."""
     before = step.work([index])
-    fixed = {k: v for k, v in step.scalars.items() if isinstance(v, (bool, int, float))}
-    scalars = {k: jnp.asarray(v) for k, v in step.scalars.items() if k not in fixed}
+    scalars = jax.tree.map(jnp.asarray, step.scalars)
     shared = [step.slots[j].node for j in step.shared], scalars
     if not _pallas.fits(before, shared, matrix.rows):
         return None
@@ -248,7 +247,6 @@ def _in_kernel(step: _Step, index: int, matrix: _Matrix) -> _Work | None:
         slots = list(step.slots)
         for j, node in zip(step.shared, nodes, strict=True):
             slots[j] = slots[j]._replace(node=node)
-        scalars = {**fixed, **scalars}
         own = _Step(step.update, step.params, step.grads, slots, scalars, None, None)
         return own([index], work)[0]
 
