@@ -57,6 +57,8 @@ def parse_flags(argv, default, kind):
             accept_new_attributes=True,  # new names in arguments
             sys_argv=argv,
         )
+        for flag in ("config", "workdir", "list"):  # --help shows those of the main module alone
+            flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS[flag])
         return flags.FLAGS(argv)
     except (training.ConfigError, flags.Error) as error:
         refuse(error)

@@ -7,7 +7,7 @@ The ready optimizers are here (``optlab.lion_k(1e-4)``), the families are module
 
 import importlib
 
-from optlab import bilevel, hypergrad, implicit, linalg, problems, schedules, transforms
+from optlab import bilevel, codecs, hypergrad, implicit, linalg, problems, schedules, transforms
 from optlab._version import __version__ as __version__
 from optlab.transforms.adaptive import exadam, lamb, lars, n_pg_igt, spam, stable_spam
 from optlab.transforms.curvature import m_fac
@@ -52,6 +52,7 @@ __all__ = [
     "ademamix8bit",
     "auon",
     "bilevel",
+    "codecs",
     "dadapt_adagrad",
     "dadapt_adam",
     "dadapt_lion",

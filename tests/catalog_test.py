@@ -20,6 +20,16 @@ def test_describes_a_method(name, capsys):
     out = capsys.readouterr().out
     assert f"{catalog.get(name).public}(" in out
     assert "@" in out  # its papers
+    assert " at 0x" not in out  # a default that is a function
+
+
+def test_tells_calls_and_commands_that_work(capsys):
+    """What a call needs stands in it, and bilevel configs have a binary of their own."""
+    main(["saba"])
+    out = capsys.readouterr().out
+    assert "optlab.bilevel.saba(outer, inner, outer_batches=..., " in out
+    assert "experiments.bilevel --config=experiments/configs/bilevel_hyper_cleaning" in out
+    assert "mnist.py:saba --workdir=runs/saba" in out
 
 
 def test_json_and_cite(capsys):

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import inspect
 import json
+import re
 import sys
 from collections.abc import Sequence
 
@@ -13,15 +14,26 @@ from optlab.catalog import METHODS, Method, bibtex, get, markdown_table
 def _signature(method: Method) -> str:
     signature = inspect.signature(method.factory())
     bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-    return method.name + str(signature.replace(parameters=bare, return_annotation=signature.empty))
+    text = str(signature.replace(parameters=bare, return_annotation=signature.empty))
+    return method.name + re.sub(r"<function (?:\S+\.)?(\S+) at \w+>", r"\1", text)
+
+
+def _example(method: Method) -> str:
+    """The call of the working example; what it leaves to the caller stands there by name."""
+    left = [
+        f"{p.name}=..." if p.kind is p.KEYWORD_ONLY else p.name
+        for p in inspect.signature(method.factory()).parameters.values()
+        if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in method.arguments
+    ]
+    given = [f"{name}={value!r}" for name, value in method.arguments.items()]
+    return f"{method.public}({', '.join([*left, *given])})"
 
 
 def _describe(method: Method) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in method.arguments.items())
     lines = [
         f"{method.name}: {method.summary}",
         "",
-        f"  use        {method.public}({arguments})",
+        f"  use        {_example(method)}",
         f"  signature  {_signature(method)}",
         f"  source     {method.symbol}",
     ]
@@ -32,7 +44,8 @@ def _describe(method: Method) -> str:
     if method.variants:
         lines.append(f"  variants   {'; '.join(method.variants)}")
     if method.config:
-        command = f"python -m experiments.train --config=experiments/configs/{method.config}"
+        binary = "bilevel" if method.config.startswith("bilevel_") else "train"
+        command = f"python -m experiments.{binary} --config=experiments/configs/{method.config}"
         lines.append(f"  train      {command} --workdir=runs/{method.name}")
     if method.notebook:
         lines.append(f"  notebook   notebooks/{method.notebook}")

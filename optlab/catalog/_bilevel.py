@@ -30,13 +30,18 @@ def _row(
 
 ROWS = (
     _row(
-        "alternating", "inner steps, then an outer one along any hypergradient", "pedregosa2016hoag"
+        "alternating",
+        "inner steps, then an outer one along any hypergradient",
+        "pedregosa2016hoag",
+        config="bilevel_hyper_cleaning_fashion_mnist.py:aid",
+        notebook="bilevel.ipynb",
     ),
     _row(
         "amigo",
         "warm-started inner and linear steps, then an outer one",
         "arbel2022amigo",
-        config="bilevel_hyper_cleaning_fashion_mnist.py",
+        config="bilevel_hyper_cleaning_fashion_mnist.py:amigo",
+        notebook="bilevel.ipynb",
     ),
     _row(
         "bo_rep",
@@ -52,7 +57,7 @@ ROWS = (
         "imaml",
         "few-shot learning by implicit gradients: MAML whose steps need not be kept",
         "rajeswaran2019imaml",
-        config="bilevel_few_shot_omniglot.py",
+        config="bilevel_few_shot_omniglot.py:imaml",
     ),
     _row("lv_hba", "constrained inner problems without second derivatives", "yao2024lvhba"),
     _row(
@@ -68,19 +73,26 @@ ROWS = (
         "jiang2022msvr",
         unswept="a direction: init(like, point) and estimate(oracle, point, batch, state)",
     ),
-    _row("penalty", "the penalised value gap, in two loops or one", "kwon2024penalty"),
+    _row(
+        "penalty",
+        "the penalised value gap, in two loops or one",
+        "kwon2024penalty",
+        notebook="bilevel.ipynb",
+    ),
     _row("pzobo", "the response from runs at perturbed x, no Hessians", "sow2022pzobo"),
     _row(
         "saba",
         "one loop with a memory of every batch",
         "dagreou2022soba",
-        config="bilevel_hyper_cleaning_fashion_mnist.py",
+        config="bilevel_hyper_cleaning_fashion_mnist.py:saba",
+        notebook="bilevel.ipynb",
     ),
     _row(
         "soba",
         "one loop in which x, y and the linear system move together",
         "dagreou2022soba",
         config="bilevel_hyper_cleaning_fashion_mnist.py",
+        notebook="bilevel.ipynb",
     ),
     _row("srba", "one loop that follows differences from a full pass", "dagreou2024srba"),
     _row(
@@ -94,7 +106,8 @@ ROWS = (
         "stocbio",
         "stochastic inner steps, then a Neumann series",
         "ji2021stocbio",
-        config="bilevel_hyper_cleaning_fashion_mnist.py",
+        config="bilevel_hyper_cleaning_fashion_mnist.py:stocbio",
+        notebook="bilevel.ipynb",
     ),
     _row("sustain", "momentum at both levels, one sampled Neumann term", "khanduri2021sustain"),
     _row("ttsa", "two time scales, one sampled Neumann term (BSA)", "hong2023ttsa"),

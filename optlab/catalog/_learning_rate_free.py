@@ -90,8 +90,8 @@ ROWS = (
     ),
     Method(
         name="polynomial_averaging",
-        family="transforms.learning_rate_free",
-        symbol="optlab.transforms.learning_rate_free.polynomial_averaging",
+        family=_FAMILY,
+        symbol=_SYMBOL + "polynomial_averaging",
         summary="a running average of the params, weighted towards the last",
         papers=("shamir2013averaging", "ivgi2023dog"),
         unswept="an average for the end of a chain",

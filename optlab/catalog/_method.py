@@ -24,7 +24,7 @@ class Method:
         variants: further keyword arguments that the contract tests sweep, by label.
         state_bytes: bytes of state that one float32 parameter of a large matrix costs at rest;
             None where that is no number of its own.
-        config: a config under ``experiments/configs``, or None.
+        config: a config under ``experiments/configs``, with ``:variant`` where it is one; or None.
         notebook: a notebook under ``notebooks``, or None.
     """
 

@@ -1,4 +1,7 @@
-"""Training: typed configs, data, models, optimizers by name, a loop that resumes exactly."""
+"""Training: typed configs, data, models, optimizers by name, a loop that resumes exactly.
+
+Runs need the extra ``experiments``: ``pip install "optlab[experiments]"``.
+"""
 
 from optlab.training import data, models
 from optlab.training._checkpoint import Checkpoints

@@ -345,7 +345,10 @@ def load_config(spec: str, kind: type[AnyConfig] = TrainConfig) -> AnyConfig:
     """
     path, _, variant = spec.partition(":")
     if not pathlib.Path(path).is_file():
-        raise ConfigError(f"config {path!r} is not a file.")
+        beside = map(str, pathlib.Path(path).parent.glob("*.py"))
+        near = difflib.get_close_matches(path, beside, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ConfigError(f"config {path!r} is not a file{hint}")
     get_config = runpy.run_path(path).get("get_config")
     config = get_config(variant) if callable(get_config) else None
     if not isinstance(config, kind):

@@ -14,6 +14,7 @@ import jax
 from optlab.base import PyTree
 from optlab.training._checkpoint import Checkpoints
 from optlab.training._config import RunConfig
+from optlab.training._extras import check_extras
 from optlab.training._metrics import Metrics
 from optlab.training._profile import profiled
 from optlab.training._result import RunResult
@@ -93,6 +94,7 @@ def run(
         ConfigError, StorageError: see :func:`optlab.training.train`.
     """
     began = time.perf_counter()
+    check_extras()
     folder.check_writable()
     with noting_signals() as stop, folder.lock():
         course = prepare()

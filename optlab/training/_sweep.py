@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optlab.training._config import ConfigError, TrainConfig, nearest
+from optlab.training._extras import check_extras
 from optlab.training._grid import Cell, make_cells, short
 from optlab.training._metrics import read_metrics
 from optlab.training._result import Result, last_value
@@ -128,6 +129,7 @@ def sweep(
     >>> found.ranking, len(found.results)
     (['adamw'], 2)
     """
+    check_extras()
     if not seeds:
         raise ConfigError("seeds must be one at least.")
     cells, fresh, best = make_cells(methods, grid, seeds), [], {}

@@ -18,7 +18,7 @@ import jax
 from absl import logging
 
 from optlab._version import __version__
-from optlab.training._config import ConfigError, TrainConfig
+from optlab.training._config import ConfigError, RunConfig
 
 __all__ = ["InUseError", "StorageError", "Workdir", "storing", "write_text"]
 
@@ -42,7 +42,7 @@ class Workdir:
         ConfigError: if it is no folder, cannot be read, or holds a run of another config.
     """
 
-    def __init__(self, path: str | os.PathLike, config: TrainConfig):
+    def __init__(self, path: str | os.PathLike, config: RunConfig):
         self.path = pathlib.Path(path)
         try:  # by way of JSON: tuples become lists, as they will when it is read back
             self.config = json.loads(json.dumps(dataclasses.asdict(config)))

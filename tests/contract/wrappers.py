@@ -6,6 +6,7 @@ import optax
 
 from tests.contract.case import (
     Case,
+    expect,
     expect_close,
     expect_finite,
     expect_identical,
@@ -20,15 +21,17 @@ __all__ = [
     "check_flatten",
     "check_inject_hyperparams",
     "check_lookahead",
+    "check_map_params",
     "check_masked",
     "check_multi_steps",
     "check_partition",
 ]
 
 
-def _steps(tx, params, gradients: list) -> list:
-    """Gives the updates of a few compiled steps."""
-    update, state, found = jax.jit(tx.update), tx.init(params), []
+def _steps(tx, params, gradients: list, *, eager: bool = False) -> list:
+    """Gives the updates of a few steps, compiled if not eager."""
+    update = tx.update if eager else jax.jit(tx.update)
+    state, found = tx.init(params), []
     for gradient in gradients:
         updates, state = update(gradient, state, params)
         params = optax.apply_updates(params, updates)
@@ -69,7 +72,7 @@ def check_partition(case: Case) -> None:
     tx = optax.partition(
         {"method": case.tx, "sgd": optax.sgd(0.1)}, {"bias": "sgd", "kernel": "method"}
     )
-    want = _steps(case.tx, *_kernels(params, gradients))
+    want = _steps(case.tx, *_kernels(params, gradients), eager=True)
     want = [{"bias": -0.1 * g["bias"], **u} for g, u in zip(gradients, want, strict=True)]
     expect_close(_steps(tx, params, gradients), want, "Under optax.partition")
 
@@ -93,8 +96,7 @@ def check_inject_hyperparams(case: Case) -> None:
     for scale in (1.0, 0.25):
         rate = scale * case.arguments["learning_rate"]
         state.hyperparams["learning_rate"] = jnp.asarray(rate, dtype=jnp.float32)
-        same = case.tx if scale == 1.0 else case.make(learning_rate=rate)
-        want = _steps(same, params, [gradient])
+        want = _steps(case.make(learning_rate=rate), params, [gradient], eager=True)
         found = [update(gradient, state, params)[0]]
         expect_close(found, want, f"Under optax.inject_hyperparams at {scale} times the rate")
 
@@ -122,6 +124,16 @@ def check_lookahead(case: Case) -> None:
     half = optax.tree.scale(0.5, optax.tree.add(*_steps(case.tx, start, gradients)))
     for name, found in params._asdict().items():
         expect_close(optax.tree.sub(found, start), half, f"The {name} params of optax.lookahead")
+
+
+def check_map_params(case: Case) -> None:
+    """``optax.tree.map_params``, which inits with a stand-in for the params, knows the state."""
+    state = jax.eval_shape(case.tx.init, small_tree())
+    try:
+        found = optax.tree.map_params(case.tx, lambda leaf: leaf, state)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"optax.tree.map_params does not know the state: {error}") from error
+    expect(found == state, "optax.tree.map_params changes the state's structure.")
 
 
 def check_conditionally_transform(case: Case) -> None:

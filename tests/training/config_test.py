@@ -77,7 +77,7 @@ def test_load_config(tmp_path):
     assert training.load_config(f"{file}:two,steps=9") == TrainConfig(seed=2, steps=9)
     with pytest.raises(ConfigError, match=r"config\.steps must be int, got 'many'"):
         training.load_config(f"{file}:steps=many")
-    with pytest.raises(ConfigError, match="is not a file"):
+    with pytest.raises(ConfigError, match=r"d\.py' is not a file; did you mean .*/c\.py\?"):
         training.load_config(f"{tmp_path}/d.py")
     file.write_text("x = 1\n")
     with pytest.raises(ConfigError, match="gives a TrainConfig"):

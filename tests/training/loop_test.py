@@ -1,6 +1,7 @@
 """The loop: one trace, the same bits after any interruption, figures that say what happened."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -176,6 +177,14 @@ def test_a_wrong_config_leaves_no_workdir(changes, message, tmp_path):
     with pytest.raises(ConfigError, match=message) as caught:
         training.train(training.override(small(), changes), tmp_path / "w")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_missing_package_is_told_before_the_run(monkeypatch, tmp_path):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "sklearn" and find(name))
+    with pytest.raises(ConfigError, match=r"needs scikit-learn: pip install 'optlab\[exp"):
+        training.train(small(), tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 

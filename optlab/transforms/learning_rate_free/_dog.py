@@ -60,8 +60,8 @@ def scale_by_dog(
 
     Differs from the paper: eps is added, as the released code does. Differs from that code: the
     first step size cannot be given; zero gradients are no error. Differs from
-    ``optax.contrib.scale_by_dog``: the state copies the params, which can thus be donated, and
-    its two numbers are float32 even where the params are not.
+    ``optax.contrib.dog``: the state copies the params, which can thus be donated, and its two
+    numbers are float32 even where the params are not.
     """
     check_range("reps_rel", reps_rel, 0.0, math.inf, closed="()")
     check_range("eps", eps, 0.0, math.inf, closed="()")

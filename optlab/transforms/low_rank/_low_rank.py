@@ -126,12 +126,14 @@ def low_rank(
         if rotate_moments and not any(map(_has_moments, _states(inner_state))):
             raise ValueError("rotate_moments needs an inner state with mu, nu or trace.")
         full = over(lambda p, where, dtype: jnp.zeros_like(p, dtype=dtype))
+        bases = tuple(
+            where.init(wide_dtype(p))
+            for p, where in zip(jax.tree.leaves(params), jax.tree.leaves(plan), strict=True)
+        )
         return LowRankState(
             count=jnp.zeros((), jnp.int32),
-            bases=tuple(
-                where.init(wide_dtype(p))
-                for p, where in zip(jax.tree.leaves(params), jax.tree.leaves(plan), strict=True)
-            ),
+            # The stand-in of optax.tree.map_params has no leaves, and says where params' data are.
+            bases=bases or params,
             inner=inner_state,
             fallback=others.init(over(lambda p, where, dtype: p.astype(dtype), projected=False)),
             error=full if feedback else (),
@@ -145,7 +147,8 @@ def low_rank(
 
         # Flax nnx would take a tuple inside a tree of params for a container of its own.
         structure = jax.tree.structure(updates)
-        old = structure.unflatten(b or None for b in state.bases)
+        stored = state.bases if structure.num_leaves else ()
+        old = structure.unflatten(b or None for b in stored)
         a = jax.tree.map(lambda g, b: b and whole(g.astype(wide_dtype(g))), updates, old)
         if feedback:
             a = jax.tree.map(lambda x, e: x + whole(e), a, state.error)
@@ -209,7 +212,7 @@ def low_rank(
         new_updates = jax.tree.map(placed_like, chosen, updates)
         return new_updates, LowRankState(
             count=optax.safe_increment(state.count),
-            bases=tuple(b or () for b in structure.flatten_up_to(bases)),
+            bases=tuple(b or () for b in structure.flatten_up_to(bases)) or state.bases,
             inner=inner_state,
             fallback=fallback_state,
             error=error,
