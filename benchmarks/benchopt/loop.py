@@ -1,7 +1,8 @@
 """What the plug-ins need and what needs no benchopt: objectives, step sizes, draws, loops."""
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ __all__ = [
     "WHOLE",
     "Draw",
     "Draws",
+    "Part",
+    "count_of_parts",
     "draws_of_terms",
     "epochs",
     "falling",
@@ -24,6 +27,12 @@ __all__ = [
 ]
 
 WHOLE = ()  # all data, as a batch without arrays
+
+
+class Part(NamedTuple):
+    """One of the equal parts of all data, as a batch."""
+
+    index: jax.Array  # shape=(), dtype=int
 
 
 class Draw(NamedTuple):
@@ -73,13 +82,26 @@ class Draws:
         return starts
 
 
-def objective(function: Callable, samples: int) -> Callable:
+def count_of_parts(sizes: Sequence[int], batch_size: int) -> int:
+    """Into how many equal parts data sets can be cut, none smaller than a batch in the largest.
+
+    >>> count_of_parts([1024, 1024], 64), count_of_parts([5000, 20000], 64)
+    (16, 250)
+    """
+    largest, common = max(sizes), math.gcd(*sizes)
+    return max(c for c in range(1, common + 1) if common % c == 0 and largest // c >= batch_size)
+
+
+def objective(function: Callable, samples: int, parts: int = 1) -> Callable:
     """The benchmark's ``f(inner_var, outer_var, start)`` as optlab's ``f(x, y, batch)``.
 
-    A batch is where it starts in the data, or ``WHOLE`` for all ``samples``.
+    A batch is where it starts in the data, a ``Part`` of so many, or ``WHOLE`` for all ``samples``.
     """
 
     def f(x, y, batch):
+        if isinstance(batch, Part):
+            size = samples // parts
+            return function(y, x, batch.index * size, batch_size=size)
         if isinstance(batch, tuple):
             return function(y, x, 0, batch_size=samples)
         return function(y, x, batch)

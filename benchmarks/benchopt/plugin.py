@@ -11,6 +11,7 @@ from benchmark_utils.stochastic_jax_solver import StochasticJaxSolver
 from benchmarks.benchopt.loop import (
     WHOLE,
     Draws,
+    count_of_parts,
     draws_of_terms,
     epochs,
     objective,
@@ -64,10 +65,15 @@ class Plugin(StochasticJaxSolver):
     def solver(self, make: Callable | None = None) -> OptlabSolver:
         """Gives the solver of the benchmark's objectives; a batch is where it starts, or WHOLE."""
         make = make or self.make
+        parts = self.parts()
         return make(
-            objective(self.f_outer, self.n_outer_samples),
-            objective(self.f_inner, self.n_inner_samples),
+            objective(self.f_outer, self.n_outer_samples, parts),
+            objective(self.f_inner, self.n_inner_samples, parts),
         )
+
+    def parts(self) -> int:
+        """Gives the number of parts in which all data can be taken."""
+        return count_of_parts((self.n_outer_samples, self.n_inner_samples), self.batch_size_inner)
 
     def start(self, state: Any) -> Any:
         """Gives the state to begin with, where that is not the solver's own."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from optlab._checks import check_count
 from optlab.base import Solver
 from optlab.bilevel._directions import saga
 from optlab.bilevel._soba import soba
@@ -41,6 +42,9 @@ def saba(
     Returns:
         The solver, whose state is a :class:`SobaState`.
 
+    Raises:
+        ValueError: if a number of batches is no positive integer.
+
     >>> import jax
     >>> levels = {f"{k}_optimizer": optax.sgd(0.1) for k in ("outer", "inner", "linear")}
     >>> f, g = lambda x, y, b: (y - b) ** 2 + x**2, lambda x, y, b: (y - x) ** 2
@@ -55,6 +59,8 @@ def saba(
         enables stochastic and global variance reduction algorithms", NeurIPS 2022,
         arXiv:2201.13409
     """
+    check_count("outer_batches", outer_batches, 1)
+    check_count("inner_batches", inner_batches, 1)
     return soba(
         outer,
         inner,

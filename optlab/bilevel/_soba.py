@@ -16,7 +16,7 @@ from optlab.bilevel._common import (
     report,
     start,
 )
-from optlab.bilevel._directions import Direction, plain
+from optlab.bilevel._directions import Direction, Gradient, plain
 
 __all__ = ["SobaState", "soba"]
 
@@ -76,8 +76,9 @@ def soba(
         hyper_direction: of :math:`f_x - g_{xy} v` as a whole, in place of its two parts; None
             takes those. It is for x alone, with batches of both objectives.
         joint_direction: of all that the three steps follow, in place of the others: a memory of
-            three trees, where the parts are five. As batches of two objectives have no one index,
-            it cannot be :func:`saga`.
+            three trees, where the parts are five. It follows one gradient, that of
+            :math:`f - \langle g_y, v\rangle`. As batches of two objectives have no one index, it
+            cannot be :func:`saga`.
         project_outer: onto the set in which x is kept.
         project_inner: onto the set in which y is kept.
 
@@ -112,23 +113,23 @@ def soba(
         x, y, _ = point
         return jax.grad(outer, argnums=(0, 1))(x, y, batch)
 
-    def inner_oracle(point, batch):
-        def slope(x, y, v):
-            return jax.jvp(lambda y: inner(x, y, batch), (y,), (v,))[1]
+    def slope(point, batch):
+        x, y, v = point
+        return jax.jvp(lambda y: inner(x, y, batch), (y,), (v,))[1]
 
+    def inner_oracle(point, batch):
         # One reverse pass over the slope g_y v gives all three. It reads matrices the way they
         # lie, where a vjp of g_y has to transpose them: half of its time.
-        cross, product, gradient = jax.grad(slope, argnums=(0, 1, 2))(*point)
+        cross, product, gradient = jax.grad(slope)(point, batch)
         return gradient, product, cross
 
     def hyper_oracle(point, batches):
         f_x, _ = outer_oracle(point, batches[0])
         return optax.tree.sub(f_x, inner_oracle(point, batches[1])[2])
 
-    def joint_oracle(point, batches):
-        f_x, f_y = outer_oracle(point, batches[0])
-        g_y, product, cross = inner_oracle(point, batches[1])
-        return optax.tree.sub(f_x, cross), g_y, optax.tree.sub(product, f_y)
+    def lagrangian(point, batches):
+        x, y, _ = point
+        return outer(x, y, batches[0]) - slope(point, batches[1])
 
     def init(key, x, y):
         del key
@@ -155,9 +156,15 @@ def soba(
         """What x, y and v follow, and the three memories."""
         point = (state.x, state.y, state.v)
         if joint_direction is not None:
-            followed, memory = joint_direction.estimate(
-                joint_oracle, point, batches, state.hyper_direction, full=pair_of_full(*full)
+            # All that is followed is one gradient, but for the signs of y and v.
+            (along_x, against_v, against_y), memory = joint_direction.estimate(
+                Gradient(lagrangian),
+                point,
+                batches,
+                state.hyper_direction,
+                full=pair_of_full(*full),
             )
+            followed = along_x, *optax.tree.scale(-1, (against_y, against_v))
             return followed, (state.outer_direction, state.inner_direction, memory)
         (f_x, f_y), outer_memory = outer_direction.estimate(
             outer_oracle,

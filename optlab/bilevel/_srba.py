@@ -20,6 +20,7 @@ def srba(
     inner_optimizer: optax.GradientTransformation,
     linear_optimizer: optax.GradientTransformation,
     paired: bool = False,
+    full_in_batches: bool = False,
     **options: Any,
 ) -> Solver:
     """SOBA with SARAH's recursive differences: optimal in the number of samples.
@@ -34,6 +35,8 @@ def srba(
         inner_optimizer: for y.
         linear_optimizer: for the linear system.
         paired: whether the two values of a step are taken at once, see :func:`spider`.
+        full_in_batches: whether all data come as batches, as many of each objective, that are
+            taken one after the other, see :func:`spider`.
         **options: ``project_outer`` and ``project_inner``, see :func:`soba`.
 
     Returns:
@@ -58,6 +61,6 @@ def srba(
         outer_optimizer=outer_optimizer,
         inner_optimizer=inner_optimizer,
         linear_optimizer=linear_optimizer,
-        joint_direction=spider(paired=paired),
+        joint_direction=spider(paired=paired, full_in_batches=full_in_batches),
         **options,
     )

@@ -53,6 +53,16 @@ def test_an_objective_swaps_its_variables_and_knows_the_whole():
     assert INNER(x, y, loop.WHOLE) == _objective("inner")(y, x, 0, batch_size=8)
 
 
+def test_parts_are_equal_and_make_up_all_data():
+    x, y = jnp.ones(2), jnp.full(2, 3.0)
+    assert [loop.count_of_parts(sizes, 4) for sizes in ((8, 8), (6, 8), (7, 8), (3, 3, 4))] == [
+        2, 2, 1, 1
+    ]  # fmt: skip
+    inner = loop.objective(_objective("inner"), 8, parts=4)
+    parts = [inner(x, y, loop.Part(jnp.asarray(i))) for i in range(4)]
+    np.testing.assert_allclose(sum(parts) / 4, INNER(x, y, loop.WHOLE), rtol=1e-6)
+
+
 def test_draws_come_in_the_order_of_the_sampler():
     draws = loop.Draws(SAMPLERS, STATES)
     first = draws.one("inner")

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from optlab.bilevel import msvr, plain, saga, spider, storm
+from optlab.bilevel._directions import Gradient
 
 DATA = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), jnp.float32)
 POINTS = jnp.asarray(np.random.default_rng(1).standard_normal((6, 3)), jnp.float32)
@@ -87,6 +88,44 @@ def test_values_taken_at_once_are_the_same(make):
     _assert_same(follow(make(paired=True)), follow(make()))
     assert len(calls) == 3 * len(ORDER)  # one mapped call a step, and two of the other
     assert set(calls) == {(3,)}
+
+
+def test_a_gradient_at_two_points_turns_no_matrix_around():
+    """With ``vmap`` of the gradient XLA:CPU transposes the batch in one of its products."""
+
+    def slope(point, batch):
+        y, v = point
+
+        def loss(y):
+            return jnp.mean(jax.vmap(lambda h: 0.5 * y @ (h @ y))(batch))
+
+        return jax.jvp(loss, (y,), (v,))[1]
+
+    rng = np.random.default_rng(2)
+    y, v, batch = (
+        rng.standard_normal(s).astype(np.float32) for s in ((2, 12), (2, 12), (16, 12, 12))
+    )
+    compiled = jax.jit(Gradient(slope).at_all).lower((y, v), batch).compile()
+    assert "lhs_contracting_dims={0}, rhs_contracting_dims={1}" not in compiled.as_text()
+    symmetric = (batch + batch.transpose(0, 2, 1)).mean(0) / 2
+    _assert_same(compiled((y, v), batch), (v @ symmetric, y @ symmetric))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_full_pass_in_batches_is_their_mean(dtype):
+    direction, batches = spider(full_in_batches=True), jnp.ones((600, 1), dtype) * DATA[0, 0]
+    point = POINTS[0].astype(dtype)
+    state = direction.init(oracle(point, batches[0]), point)
+    value, state = direction.estimate(oracle, point, None, state, full=batches)
+    expected = oracle(point, batches[0])
+    tolerance = {jnp.float32: 1e-5, jnp.bfloat16: 2**-8}[dtype]  # a sum of 600 in bfloat16 stalls
+    for name, found in value.items():
+        assert found.dtype == expected[name].dtype
+        np.testing.assert_allclose(
+            found.astype(float), expected[name].astype(float), rtol=tolerance
+        )
+    with pytest.raises(ValueError, match="full must hold as many batches in each leaf"):
+        direction.estimate(oracle, point, None, state, full=(batches, batches[:2]))
 
 
 def test_saga_keeps_the_last_value_on_every_batch():

@@ -40,6 +40,13 @@ def test_variance_reduction_removes_the_noise_floor():
     assert 1e-3 < noisy < 0.5
 
 
+@pytest.mark.parametrize("name", ["outer_batches", "inner_batches"])
+def test_saba_names_the_number_it_refuses(name):
+    numbers = {"outer_batches": 1, "inner_batches": 1, name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1"):
+        saba(*PROBLEM, **numbers, **OPTIMIZERS)
+
+
 def test_one_joint_direction_is_that_of_its_parts():
     parts = soba(*PROBLEM, **OPTIMIZERS, outer_direction=spider(), inner_direction=spider())
     expected, _ = run(parts, 40, period=20)
@@ -48,6 +55,22 @@ def test_one_joint_direction_is_that_of_its_parts():
         np.testing.assert_allclose(
             getattr(state, name), getattr(expected, name), rtol=1e-4, atol=1e-5
         )
+
+
+def test_a_full_step_may_take_its_data_in_batches():
+    whole, parts = (srba(*PROBLEM, **OPTIMIZERS, full_in_batches=b) for b in (False, True))
+    data = (QUADRATIC.outer_data, QUADRATIC.inner_data)
+    start = whole.init(jax.random.key(0), *zeros())
+    start = start._replace(v=jnp.ones_like(start.v))
+
+    def stacked(tree):
+        return jax.tree.map(lambda a: a.reshape(BATCHES, -1, *a.shape[1:]), tree)
+
+    full = {name: stacked(d) for name, d in zip(("outer_full", "inner_full"), data, strict=True)}
+    expected, _ = whole.step(start, *data, outer_full=data[0], inner_full=data[1])
+    state, _ = jax.jit(parts.step)(start, *data, **full)
+    for name in ("x", "y", "v"):
+        np.testing.assert_allclose(getattr(state, name), getattr(expected, name), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
