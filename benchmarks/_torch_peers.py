@@ -1,8 +1,10 @@
 """Steps of torch's optimizers on request, for :mod:`benchmarks.quantized_states`.
 
-Run by another Python, one that has torch and perhaps torchao and bitsandbytes. It prints a line of
-JSON about itself, then takes a step of the optimizer that each line of its input names, and prints
-how long it took.
+    python _torch_peers.py PARAMETERS LEAVES STEPS DEVICE
+
+is run by a Python that has torch and perhaps torchao and bitsandbytes. It prints a line of JSON
+about itself, then takes so many steps of the optimizer that each line of its input names, and
+prints how long one took. All tensors are on the device, ``cpu`` or ``cuda``.
 """
 
 import importlib.metadata
@@ -12,15 +14,16 @@ import time
 
 import torch
 
-PARAMETERS, LEAVES = map(int, sys.argv[1:])
+PARAMETERS, LEAVES, STEPS = map(int, sys.argv[1:4])
+DEVICE = sys.argv[4]
 
 
 def make(factory):
     """An optimizer with parameters and gradients of its own, after its first step."""
     shape = (PARAMETERS // LEAVES // 1024, 1024)
-    params = [torch.nn.Parameter(torch.randn(shape)) for _ in range(LEAVES)]
+    params = [torch.nn.Parameter(torch.randn(shape, device=DEVICE)) for _ in range(LEAVES)]
     for param in params:
-        param.grad = torch.randn(shape)
+        param.grad = torch.randn(shape, device=DEVICE)
     optimizer = factory(params)
     optimizer.step()
     return optimizer
@@ -74,11 +77,24 @@ def main() -> None:
     }
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
-        optimizer = optimizers[line.strip()]
-        wall, cpu = time.perf_counter(), time.process_time()
+        print(json.dumps(timed(optimizers[line.strip()])), flush=True)
+
+
+def timed(optimizer) -> dict[str, float]:
+    """Seconds of a step on the processor and on the wall, until the device has taken it."""
+    wait()
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(STEPS):
         optimizer.step()
-        seconds = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-        print(json.dumps(seconds), flush=True)
+    wait()
+    elapsed = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    return {clock: seconds / STEPS for clock, seconds in elapsed.items()}
+
+
+def wait() -> None:
+    """Waits until the device has done all it was told: torch only puts steps into its queue."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def _version(name):

@@ -4,17 +4,19 @@ python -m benchmarks.quantized_states
 python -m benchmarks.quantized_states --peers=PATH_OF_A_PYTHON_WITH_TORCH
 python -m benchmarks.quantized_states --parameters=268435456  # on a GPU, where a step is short
 
-writes <out>.json and <out>.md and prints the table. Peers run in a process of their own, a step
-when it is their turn, so that all see the same machine. What counts on shared cores is the time of
-the processor, summed over threads; the time on the wall is that of all cores. On a GPU it is the
-time on the wall, and the share of the bandwidth that the least traffic of a step would take of it;
-there the steps with ``backend="pallas"`` are timed beside the others.
+writes <out>.json and <out>.md and prints the table. Peers run in a process of their own, when it is
+their turn, so that all see the same machine; the Python is this one where it has torch itself. What
+counts on shared cores is the time of the processor, summed over threads; the time on the wall is
+that of all cores. On a GPU it is the time on the wall, and the share of the bandwidth that the
+least traffic of a step would take of it; there the steps with ``backend="pallas"`` are timed beside
+the others, and torch's tensors lie on the same GPU.
 """
 
 import argparse
 import datetime
 import functools
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -83,18 +85,21 @@ class Stepper:
         self.state_bytes = quantized.state_bytes(self.carry[1]) / size
         self.temp_bytes = self.compiled.memory_analysis().temp_size_in_bytes / size
 
-    def __call__(self) -> None:
-        """Takes a step, and waits for it."""
-        self.carry = jax.block_until_ready(self.compiled(self.carry, self.grads))
+    def __call__(self, steps: int) -> None:
+        """Takes some steps, and waits for the last."""
+        for _ in range(steps):
+            self.carry = self.compiled(self.carry, self.grads)
+        jax.block_until_ready(self.carry)
 
 
 class Peers:
     """Optimizers of torch in a process of their own: see ``benchmarks/_torch_peers.py``."""
 
-    def __init__(self, python: str, parameters: int, leaves: int):
+    def __init__(self, python: str, parameters: int, leaves: int, steps: int):
         script = pathlib.Path(__file__).with_name("_torch_peers.py")
+        device = "cuda" if jax.default_backend() == "gpu" else "cpu"
         self.process = subprocess.Popen(
-            [python, str(script), str(parameters), str(leaves)],
+            [python, str(script), *map(str, (parameters, leaves, steps)), device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -102,7 +107,7 @@ class Peers:
         self.about = self._read()
 
     def sample(self, name: str) -> dict[str, float]:
-        """One step: its seconds on the processor and on the wall."""
+        """The seconds of a step on the processor and on the wall."""
         assert self.process.stdin is not None
         self.process.stdin.write(name + "\n")
         self.process.stdin.flush()
@@ -116,17 +121,19 @@ class Peers:
         return json.loads(line)
 
 
-def timed(step: Callable[[], None]) -> dict[str, float]:
-    """Times one step."""
+def timed(stepper: Stepper, steps: int) -> dict[str, float]:
+    """The seconds of a step on the processor and on the wall: the mean of some."""
     wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    stepper(steps)
+    elapsed = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    return {clock: seconds / steps for clock, seconds in elapsed.items()}
 
 
 def measure(
     parameters: int,
     leaves: int,
     repeats: int,
+    steps: int,
     peers: Peers | None,
     bandwidth: float | None = None,
 ) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def measure(
     params, grads = draw(), draw()
     steppers = {name: Stepper(tx, params, grads) for name, tx in methods().items()}
     samplers: dict[str, Callable[[], dict[str, float]]] = {
-        name: functools.partial(timed, stepper) for name, stepper in steppers.items()
+        name: functools.partial(timed, stepper, steps) for name, stepper in steppers.items()
     }
     rows = {
         name: {"state": stepper.state_bytes, "temp": stepper.temp_bytes}
@@ -180,6 +187,7 @@ def measure(
         "parameters": size,
         "leaves": leaves,
         "repeats": repeats,
+        "steps": steps,
         "baseline": BASELINE,
         "rows": rows,
     }
@@ -188,14 +196,16 @@ def measure(
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    taken = "a step" if result["steps"] == 1 else f"{result['steps']} steps"
     lines = [
         f"One step, {result['parameters']:,} float32 parameters in {result['leaves']} leaves, on "
         f"{result['cpu_count']} CPU cores (load {result['load']:.1f}), {result['date'][:10]}; "
-        f"medians of {result['repeats']} rounds, in each of which every method takes a step. "
+        f"medians of {result['repeats']} rounds, in each of which every method takes {taken}. "
         f"{versions}.",
         "",
-        f"| method | CPU ns/param | x {BASELINE} | wall ns/param | state + temp bytes/param |",
-        "|---|---|---|---|---|",
+        f"| method | CPU ns/param | x {BASELINE} | wall ns/param | x {BASELINE} | "
+        "state + temp bytes/param |",
+        "|---|---|---|---|---|---|",
     ]
     bandwidth = result["bandwidth"]
     if bandwidth is not None:
@@ -206,7 +216,7 @@ def table(result: dict[str, Any]) -> str:
         temp = "" if row["temp"] is None else f" + {row['temp']:.2f}"
         lines.append(
             f"| `{name}` | {row['cpu_ns']:.2f} | {row['cpu_ratio']:.2f} | {row['wall_ns']:.2f} | "
-            f"{row['state']:.2f}{temp} |"
+            f"{row['wall_ratio']:.2f} | {row['state']:.2f}{temp} |"
         )
         if bandwidth is not None:
             lines[-1] += f" {row['bandwidth_share']:.0%} |"
@@ -219,12 +229,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.quantized_states",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    # On a GPU jax takes most of the memory at its first call, and torch's tensors need some too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     device = jax.devices()[0]
     out = pathlib.Path(f"benchmarks/results/quantized_states_{device.platform}")
     parser.add_argument("--parameters", type=int, default=1 << 24, help="in rows of 1024")
     parser.add_argument("--leaves", type=int, default=16, help="over which they are spread")
     parser.add_argument("--repeats", type=int, default=9, help="rounds of a step a method")
-    parser.add_argument("--peers", help="a Python that has torch, torchao and bitsandbytes")
+    steps = 10 if device.platform == "gpu" else 1
+    parser.add_argument("--steps", type=int, default=steps, help="taken in a row, as one is short")
+    parser.add_argument(
+        "--peers",
+        default=sys.executable if importlib.util.find_spec("torch") else None,
+        help="a Python that has torch, torchao and bitsandbytes",
+    )
     parser.add_argument(
         "--bandwidth",
         type=float,
@@ -233,12 +251,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=pathlib.Path, default=out, help="stem of the two files")
     flags = parser.parse_args(argv)
-    if flags.leaves < 1 or flags.parameters < 4096 * flags.leaves or flags.repeats < 1:
+    positive = min(flags.leaves, flags.repeats, flags.steps) >= 1
+    if not positive or flags.parameters < 4096 * flags.leaves:
         parser.error("--parameters must be at least 4096 a leaf, the others positive.")
     peers = None
     if flags.peers is not None:
-        peers = Peers(flags.peers, flags.parameters, flags.leaves)
-    result = measure(flags.parameters, flags.leaves, flags.repeats, peers, flags.bandwidth)
+        peers = Peers(flags.peers, flags.parameters, flags.leaves, flags.steps)
+    result = measure(
+        flags.parameters, flags.leaves, flags.repeats, flags.steps, peers, flags.bandwidth
+    )
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     flags.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     flags.out.with_suffix(".md").write_text(table(result), "utf-8")

@@ -54,12 +54,15 @@ def get(codec: Codec | str, **options: Any) -> Codec:
         The codec.
 
     Raises:
-        ValueError: if the text is not such a call, its name is unknown, or an option is.
+        ValueError: if it is neither, or the text is not such a call, its name is unknown, or an
+            option is.
 
     >>> get("power8(block=128)", signed=False).p
     4
     """
     if not isinstance(codec, str):
+        if not hasattr(codec, "encode"):
+            raise ValueError(f"codec must be a codec or its text, got {codec!r}.")
         if options:
             raise ValueError(f"options are for a codec's name, got {options} with {codec!r}.")
         return codec

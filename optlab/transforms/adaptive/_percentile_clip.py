@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from optlab._arithmetic import wide_dtype
-from optlab._checks import check_range
+from optlab._checks import check_count, check_range
 from optlab.linalg import safe_norm
 
 __all__ = ["PercentileClipState", "percentile_clip"]
@@ -59,7 +59,7 @@ def percentile_clip(percentile: float = 5.0, *, history: int = 100) -> optax.Gra
     there they would hold it at zero for most of the next h steps. Norms are kept, not squares.
     """
     check_range("percentile", percentile, 0.0, 100.0, closed="[]")
-    check_range("history", history, 1, float("inf"))
+    check_count("history", history, 1)
 
     def init(params):
         def ring(p):

@@ -31,7 +31,8 @@ def adamw4bit(
 
     The first moment is in :func:`optlab.codecs.dynamic4`, the second in
     :func:`optlab.codecs.linear4_nozero`. ``codec={"mu": "dynamic4", "nu": "rank1_linear4"}`` is the
-    paper's for matrices; the ``step`` then works on whole leaves.
+    paper's for matrices; the ``step`` then works on whole leaves. As two codes share a byte, a leaf
+    whose last axis is odd stays in float32.
 
     Args:
         learning_rate: step size, or a schedule of the step count.

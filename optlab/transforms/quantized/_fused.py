@@ -1,5 +1,6 @@
 """Steps in place: a transform that carries a third function beside ``init`` and ``update``."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from optlab.transforms.quantized._quantize import QuantizedState, quantize_state
 from optlab.transforms.quantized._reach import reach
 from optlab.transforms.quantized._rules import CodecRule, Where, check_rule, choose, is_encoded
 from optlab.transforms.quantized._stream import Slot, stream
+from optlab.transforms.quantized._wrong_input import check_state, check_transform
 
 __all__ = ["CHUNK", "FusedTransformation", "fuse", "fused", "mask_of", "step"]
 
@@ -75,7 +77,7 @@ def fused(
     a parameter for Adam. It goes through other leaves as ever, and raises a ValueError for what the
     kernel cannot do at all: some codecs, stochastic rounding, schedules without
     :func:`optax.inject_hyperparams`. No GPU has timed it yet, so it is no default. On a CPU it is
-    interpreted, which takes long.
+    interpreted, which takes long, and of which it warns; on a TPU it raises a ValueError.
 
     Args:
         tx: a transform that acts on each entry by itself, or on each leaf. What couples leaves,
@@ -110,6 +112,7 @@ def fused(
 
     Differs from the paper: see :func:`quantize_states`.
     """
+    check_transform(tx)
     if by not in ("entry", "leaf"):
         raise ValueError(f"by must be 'entry' or 'leaf', got {by!r}.")
     check_count("chunk", chunk, 1)
@@ -152,12 +155,16 @@ def fuse(
         return plain(updates if params is None else params).update(updates, state, params, **extra)
 
     def step(params, grads, state, *, shardings=None, rounding=None, backend="xla", **extra):
+        check_state(rule, state)
+        params, grads = (jax.tree.map(jnp.asarray, x) for x in (params, grads))
         leaves, tree = jax.tree.flatten(params)
+        _check_grads(grads, leaves, tree)
+        _check_rounding(rounding)
         shardings = (
             [_sharding(p) for p in leaves] if shardings is None else jax.tree.leaves(shardings)
         )
         slots, states = _slots(rule, state.inner, params)
-        split = [s for s in shardings if not s.is_fully_replicated]
+        split = [s for s in shardings if _is_split(s)]
         _check_backend(backend, by, slots, state, rounding)
         apart = all(_falls_apart(slot, leaves, shardings) for slot in slots)
         if by is None or (split and (by == "leaf" or not apart)):
@@ -234,6 +241,7 @@ def step(
     >>> params.tolist()
     [0.5, 0.5]
     """
+    check_transform(tx)
     if isinstance(tx, FusedTransformation):
         return tx.step(params, grads, state, **extra)
     return step_plainly(tx, params, grads, state, **extra)
@@ -257,11 +265,32 @@ def step_plainly(tx, params, grads, state, *, rounding=None, **extra):
     return new, state
 
 
+def _check_grads(grads, params, tree):
+    try:
+        leaves = tree.flatten_up_to(grads)
+    except (ValueError, TypeError):
+        found = jax.tree.structure(grads)
+        raise TypeError(f"grads must have the structure of params, {tree}, got {found}.") from None
+    for g, p in zip(leaves, params, strict=True):
+        if jnp.shape(g) != p.shape:
+            raise TypeError(f"grads must have the shapes of params, {p.shape}, got {jnp.shape(g)}.")
+
+
+def _check_rounding(key):
+    try:
+        jax.eval_shape(lambda: None if key is None else jax.random.fold_in(key, 0))
+    except (ValueError, TypeError):
+        raise ValueError(f"rounding must be a key of jax.random, got {key!r}.") from None
+
+
 def _check_backend(backend, by, slots, state, rounding):
     if backend == "xla":
         return
     if backend != "pallas":
         raise ValueError(f"backend must be 'xla' or 'pallas', got {backend!r}.")
+    device = jax.default_backend()
+    if device not in ("cpu", "gpu"):
+        raise ValueError(f"backend must be 'xla' on a {device.upper()}: the kernel is for GPUs.")
     if by != "entry":
         raise ValueError("backend must be 'xla' for a transform that does not act by entry.")
     if rounding is not None or not isinstance(state.key, tuple):
@@ -275,6 +304,11 @@ def _check_backend(backend, by, slots, state, rounding):
     for slot in slots:
         if slot.codec is not None:
             check_codec(slot.codec)
+    if device == "cpu":
+        warnings.warn(
+            "backend='pallas' is interpreted on a CPU, which takes long: 'xla' is for use there.",
+            stacklevel=3,  # the caller of step
+        )
 
 
 def _is_schedule(node):
@@ -289,6 +323,11 @@ def _sharding(x) -> NamedSharding:
     return jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
 
 
+def _is_split(sharding) -> bool:
+    """Whether axes of an array lie on axes of a mesh, if only of one device: types carry those."""
+    return isinstance(sharding, NamedSharding) and any(axis is not None for axis in sharding.spec)
+
+
 def _slots(rule, state, params) -> tuple[list[Slot], Any]:
     """The leaves of a state, and its structure."""
     nodes, structure = jax.tree.flatten_with_path(state, is_leaf=is_encoded)
@@ -301,14 +340,24 @@ def _slots(rule, state, params) -> tuple[list[Slot], Any]:
 
 
 def _owner(path, node, params) -> int | None:
-    """The parameter whose path ends that of a leaf of the state; the longest one if several do."""
+    """The parameter whose path ends that of a leaf of the state; the longest one if several do.
+
+    A count of steps is no parameter's own, though one may have its name.
+    """
     code = node.code if is_encoded(node) else node
+    if code.ndim == 0 and jnp.issubdtype(code.dtype, jnp.integer):
+        return None
     found = [
         i
         for i, (end, p) in enumerate(params)
-        if path[len(path) - len(end) :] == end and (end or code.shape[:-1] == p.shape[:-1])
+        if path[len(path) - len(end) :] == end and (end or _is_alike(code, p))
     ]
     return max(found, key=lambda i: len(params[i][0]), default=None)
+
+
+def _is_alike(code, param) -> bool:
+    """Whether an array has the form of a parameter; codes that share a byte are fewer."""
+    return code.ndim == param.ndim and code.shape[:-1] == param.shape[:-1]
 
 
 def _is_packed(slot, params) -> bool:

@@ -39,6 +39,9 @@ def quantization_error(state: PyTree, exact: PyTree) -> dict[str, float]:
     Returns:
         :math:`\|D(c) - x\| / \|x\|` by the leaf's path; 0 where both are zero.
 
+    Raises:
+        ValueError: if ``exact`` lacks a coded leaf, or has another shape there.
+
     >>> import optax
     >>> from optlab.transforms.quantized import quantize_states
     >>> tx, x = optax.trace(0.9), jnp.linspace(-1.0, 1.0, 4096)
@@ -47,16 +50,21 @@ def quantization_error(state: PyTree, exact: PyTree) -> dict[str, float]:
     0.005
     """
     errors = {}
-    pairs = zip(
-        jax.tree.leaves_with_path(state, is_leaf=_is_quantized),
-        jax.tree.structure(state, is_leaf=_is_quantized).flatten_up_to(exact),
-        strict=True,
-    )
-    for (path, node), like in pairs:
+    nodes, structure = jax.tree.flatten_with_path(state, is_leaf=_is_quantized)
+    try:
+        exacts = structure.flatten_up_to(exact)
+    except ValueError as error:
+        raise ValueError(f"exact must have the structure of state: {error}") from error
+    for (path, node), like in zip(nodes, exacts, strict=True):
         if _is_quantized(node):
             decoded = _decoded(node)
             wanted = {path_text(p): x for p, x in jax.tree.leaves_with_path(like)}
             for name, x in decoded.items():
+                if name not in wanted or wanted[name].shape != x.shape:
+                    raise ValueError(
+                        f"exact must have an array of shape {x.shape} at {name}, as the wrapped "
+                        "transform has."
+                    )
                 norm = jnp.linalg.norm(wanted[name])
                 error = jnp.linalg.norm(x - wanted[name]) / jnp.where(norm > 0, norm, 1.0)
                 errors[_join(path_text(path), name)] = float(error)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optlab._checks import check_count
 from optlab.base import Codec, PyTree
 from optlab.transforms.quantized._boxes import box_like, boxer, unboxed
 from optlab.transforms.quantized._record import make_record
@@ -18,9 +19,14 @@ from optlab.transforms.quantized._rules import (
     admits,
     check_rule,
     choose,
-    field_names,
     is_encoded,
     path_text,
+)
+from optlab.transforms.quantized._wrong_input import (
+    check_found,
+    check_params,
+    check_state,
+    check_transform,
 )
 
 __all__ = [
@@ -71,7 +77,8 @@ def quantize_states(
             with ``signed=False`` where it has that option, those without; or a dict from names of
             fields to codecs, for those fields alone; or a list of pairs of a regular expression and
             a codec (None for none), of which the first that is found in a leaf's path, such as
-            ``0/mu/dense/kernel``, decides. None leaves all as it is.
+            ``0/mu/dense/kernel``, decides. A text in a dict or list that leaves ``signed`` open is
+            without signs for the moments without. None leaves all as it is.
         where: ``where(path, leaf)`` tells whether a leaf of the state, given by its shape and
             dtype, may be coded: for instance :func:`all_but_embeddings`. Or, for configs, a regular
             expression that must be found in the path, such as ``"^(?!.*embed)"``.
@@ -90,7 +97,8 @@ def quantize_states(
 
     Raises:
         ValueError: if an argument is malformed; from ``init``, if a field or an expression of
-            ``codec`` is found nowhere in the state, or if the parameters are no real floats.
+            ``codec`` is found nowhere in the state, or if the parameters are no real floats; from
+            ``update``, if the state is in other codecs, as far as its record can be read.
 
     >>> tx = quantize_states(optax.scale_by_adam())
     >>> state = tx.init({"w": jnp.ones((64, 256)), "b": jnp.ones(64)})
@@ -106,12 +114,13 @@ def quantize_states(
     not of 2048 in the flattened leaf.
     """
     rule = check_rule(codec)
+    check_transform(tx)
     inner = optax.with_extra_args_support(tx)
 
     def init(params):
-        _check_floats(params)
-        state = inner.init(params)
-        _check_found(rule, state)
+        check_params(params)
+        state = _owned(inner.init(params), params)
+        check_found(rule, state)
         chosen = chosen_codecs(rule, state, where, min_size)
         coded = _through(chosen, state) if straight_through else encode_state(chosen, state, shards)
         return QuantizedState(
@@ -121,6 +130,7 @@ def quantize_states(
         )
 
     def update(updates, state, params=None, **extra):
+        check_state(rule, state)
         key, rest = split_key(state.key)
         if straight_through:
             new_updates, new = inner.update(updates, state.inner, params, **extra)
@@ -172,7 +182,7 @@ def encode_state(chosen: dict[str, Codec], state: PyTree, shards: int | None) ->
 def chosen_codecs(rule, state, where, min_size) -> dict[str, Codec]:
     """The codecs of the leaves of a state that are to be coded, by path."""
     found = {}
-    smallest = SMALLEST if min_size is None else _static("min_size", min_size)
+    smallest = SMALLEST if min_size is None else _static("min_size", min_size, 0)
     for path, x in jax.tree.leaves_with_path(state):
         codec = choose(rule, state, path)
         if codec is None or x.ndim == 0 or x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating):
@@ -191,22 +201,33 @@ def _keeps_shape(codec, n) -> bool:
     return n in (code.shape[-1], 2 * code.shape[-1])
 
 
-def _static(name, value) -> int:
-    """An integer that shapes depend on."""
+def _owned(state, params):
+    """Copies leaves that are the parameters themselves, which could not be donated with them.
+
+    ``optax.contrib.prodigy`` keeps such.
+    """
+    given = {id(leaf) for leaf in jax.tree.leaves(params)}
+    return jax.tree.map(lambda x: jnp.copy(x) if id(x) in given else x, state)
+
+
+def _static(name, value, low) -> int:
+    """An integer of at least ``low`` that shapes depend on."""
     try:
-        return operator.index(value)
+        number = operator.index(value)
     except TypeError as error:
         raise ValueError(
             f"{name} must be a Python integer where init is traced: under inject_hyperparams name "
             "it in static_args."
         ) from error
+    check_count(name, number, low)
+    return number
 
 
 def _shards(x, shards) -> int:
     """On how many devices the last axis of x lies."""
     n = x.shape[-1]
     if shards is not None:
-        wish = _static("shards", shards)
+        wish = _static("shards", shards, 1)
         return wish if n % wish == 0 else 1
     sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
     return n // max(sharding.shard_shape(x.shape)[-1], 1)
@@ -235,31 +256,3 @@ def split_key(data: Any) -> tuple[jax.Array | None, Any]:
         return None, ()
     step, rest = jax.random.split(jax.random.wrap_key_data(data))
     return step, jax.random.key_data(rest)
-
-
-def _check_floats(params):
-    for path, leaf in jax.tree.leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"params must be real floats to have quantized states, got {leaf.dtype} at "
-                f"{path_text(path) or 'the root'}."
-            )
-
-
-def _check_found(rule, state):
-    if isinstance(rule, dict):
-        known = field_names(state)
-        for field in rule:
-            if field not in known:
-                raise ValueError(
-                    f"codec names the field {field!r}, which the state does not have; it has "
-                    f"{', '.join(sorted(known)) or 'none'}."
-                )
-    if isinstance(rule, tuple):
-        paths = [path_text(path) for path, _ in jax.tree.leaves_with_path(state)]
-        for pattern, _ in rule:
-            if paths and not any(map(pattern.search, paths)):
-                raise ValueError(
-                    f"codec has a rule for {pattern.pattern!r}, which is found in no path of the "
-                    f"state, such as {max(paths, key=len)}."
-                )

@@ -9,7 +9,7 @@ import numpy as np
 from optlab import codecs
 from optlab.base import Codec
 
-__all__ = ["make_record", "read_record", "record_difference"]
+__all__ = ["codec_difference", "make_record", "read_record"]
 
 
 def make_record(chosen: dict[str, Codec]) -> jax.Array:
@@ -33,9 +33,8 @@ def read_record(record: jax.Array) -> dict[str, Codec]:
     return {path: found[i] for path, i in data["leaves"].items()}
 
 
-def record_difference(stored: jax.Array, wanted: jax.Array) -> str:
-    """Says of the first leaf that two records code in different ways how they do; "" if none."""
-    there, here = read_record(stored), read_record(wanted)
+def codec_difference(there: dict[str, Codec], here: dict[str, Codec]) -> str:
+    """Says of the first leaf that is coded in different ways how it is; "" if there is none."""
     for path in sorted(there.keys() | here.keys()):
         if there.get(path) != here.get(path):
             return f"{path} in {_text(there.get(path))}, not in {_text(here.get(path))}"

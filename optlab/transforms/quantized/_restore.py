@@ -6,7 +6,7 @@ import jax
 
 from optlab.base import PyTree
 from optlab.transforms.quantized._quantize import QuantizedState, chosen_codecs, encode_state
-from optlab.transforms.quantized._record import make_record, read_record, record_difference
+from optlab.transforms.quantized._record import codec_difference, make_record, read_record
 from optlab.transforms.quantized._rules import CodecRule, Where, check_rule, is_encoded, path_text
 
 __all__ = ["check_codecs", "requantize"]
@@ -22,7 +22,8 @@ def check_codecs(state: PyTree, like: PyTree) -> None:
         like: a fresh state of the optimizer.
 
     Raises:
-        ValueError: if a leaf is coded otherwise; it names the leaf and both codecs.
+        ValueError: if a leaf is coded otherwise; it names the leaf and both codecs. If one of the
+            two has more quantized states in it than the other.
 
     >>> import optax
     >>> from optlab.transforms.quantized import quantize_states
@@ -32,9 +33,14 @@ def check_codecs(state: PyTree, like: PyTree) -> None:
     Traceback (most recent call last):
     ValueError: state has trace in power8, not in dynamic8: requantize it.
     """
-    pairs = zip(_records(state), _records(like), strict=True)
-    for stored, wanted in pairs:
-        if difference := record_difference(stored, wanted):
+    records, wishes = _records(state), _records(like)
+    if len(records) != len(wishes):
+        raise ValueError(
+            f"state must have as many quantized states in it as like has, {len(wishes)}, "
+            f"got {len(records)}."
+        )
+    for stored, wanted in zip(records, wishes, strict=True):
+        if difference := codec_difference(read_record(stored), read_record(wanted)):
             raise ValueError(f"state has {difference}: requantize it.")
 
 
@@ -58,6 +64,9 @@ def requantize(
     Returns:
         The state that :func:`quantize_states` with these arguments reads.
 
+    Raises:
+        ValueError: if an argument is malformed, or ``state`` has no :class:`QuantizedState` in it.
+
     >>> import optax
     >>> from optlab.transforms.quantized import quantize_states
     >>> state = quantize_states(optax.trace(0.9)).init(jax.numpy.ones(4096))
@@ -65,6 +74,8 @@ def requantize(
     dtype('uint8')
     """
     rule = check_rule(codec)
+    if not _records(state):
+        raise ValueError("state must have a QuantizedState in it: of a quantized optimizer.")
 
     def one(node: Any) -> Any:
         if not isinstance(node, QuantizedState):

@@ -35,9 +35,18 @@ Where = Callable[[str, jax.ShapeDtypeStruct], bool] | str
 # Names of fields that hold moments.
 SIGNED = ("mu", "m", "m1", "m2", "trace", "ema", "exp_avg")
 UNSIGNED = ("nu", "nu_max", "v", "sum_of_squares", "exp_avg_sq")
-# Fields that bear one of these names and hold something else: Adan's v averages differences of
-# gradients, Sophia's nu an estimate of the Hessian's diagonal; both have signs.
-_OTHERS = (("ScaleByAdanState", "v"), ("SophiaState", "nu"))
+# Fields that bear one of these names and hold something else.
+_OTHERS = (
+    ("ScaleByAdanState", "v"),  # an average of differences of gradients, with signs
+    ("SophiaState", "nu"),  # an estimate of the Hessian's diagonal, with signs
+    ("ScaleBySM3State", "mu"),  # sums of squares
+    ("ScaleBySM3State", "nu"),  # a first moment, with signs
+    # Centred RMSProp divides by the root of nu - mu^2, which rounding makes negative.
+    ("ScaleByRStdDevState", "mu"),
+    ("ScaleByRStdDevState", "nu"),
+    ("ScaleByRStdDevWithCountState", "mu"),
+    ("ScaleByRStdDevWithCountState", "nu"),
+)
 # Codecs for arrays with signs that have their counterpart under another name.
 _PAIRS = {"dynamic4": "linear4_nozero"}
 _UNSIGNED_ONLY = ("linear4_nozero", "rank1_linear4")
@@ -66,8 +75,12 @@ def all_but_embeddings(path: str, leaf: jax.ShapeDtypeStruct) -> bool:
 
 def admits(where: Where | None, path: str, leaf: jax.ShapeDtypeStruct) -> bool:
     """Whether a leaf of a state may be coded, by the argument ``where``."""
+    if where is None:
+        return True
+    if callable(where):
+        return where(path, leaf)
     if not isinstance(where, str):
-        return where is None or where(path, leaf)
+        raise ValueError(f"where must be a function or a regular expression, got {where!r}.")
     try:
         return re.search(where, path) is not None
     except re.error as error:
@@ -101,15 +114,22 @@ def check_rule(rule: CodecRule) -> CodecRule:
         _sibling(rule, signed=True)  # an unknown name is an error here, not at init
         return rule
     if isinstance(rule, Mapping):
-        return {field: codecs.get(codec) for field, codec in rule.items()}
+        return {field: _check_named(codec) for field, codec in rule.items()}
     if isinstance(rule, Sequence):
         try:
-            return tuple((re.compile(p), None if c is None else codecs.get(c)) for p, c in rule)
-        except (TypeError, re.error) as error:
+            pairs = [(re.compile(pattern), codec) for pattern, codec in rule]
+        except (TypeError, ValueError, re.error) as error:
             raise ValueError(f"codec must be a list of (regex, codec), got {rule!r}.") from error
-    if not hasattr(rule, "encode"):
-        raise ValueError(f"codec must be a codec, its text, a dict or a list, got {rule!r}.")
-    return rule
+        return tuple((pattern, _check_named(codec)) for pattern, codec in pairs)
+    return _check_named(rule)
+
+
+def _check_named(codec: Codec | str | None) -> Codec | str | None:
+    if isinstance(codec, str):
+        codecs.get(codec)  # an unknown name is an error here, not at init
+    elif codec is not None and not hasattr(codec, "encode"):
+        raise ValueError(f"codec must be a codec, its text, a dict or a list, got {codec!r}.")
+    return codec
 
 
 def choose(rule: CodecRule, state: PyTree, path: Sequence[Any]) -> Codec | None:
@@ -122,18 +142,19 @@ def choose(rule: CodecRule, state: PyTree, path: Sequence[Any]) -> Codec | None:
     """
     if rule is None:
         return None
+    fields = list(_fields_of(state, path))
+    signed = _has_signs(fields)
     if isinstance(rule, tuple):
         text = path_text(path)
-        return next((codec for pattern, codec in rule if pattern.search(text)), None)
-    for owner, field in _fields_of(state, path):
-        if isinstance(rule, dict):
-            if field in rule:
-                return rule[field]
-        elif (owner, field) in _OTHERS:
-            return None
-        elif field in SIGNED or field in UNSIGNED:
-            return _sibling(rule, signed=field in SIGNED)
-    return None
+        named = next((codec for pattern, codec in rule if pattern.search(text)), None)
+    elif isinstance(rule, dict):
+        named = next((rule[field] for _, field in fields if field in rule), None)
+    else:
+        return None if signed is None else _sibling(rule, signed=signed)
+    if isinstance(named, str):  # what a text leaves open is as the moment asks for
+        free = signed is False and "signed" not in named
+        return _with_signs(named, signed=False) if free else codecs.get(named)
+    return named
 
 
 def field_names(state: PyTree) -> set[str]:
@@ -152,7 +173,7 @@ def field_names(state: PyTree) -> set[str]:
 def _fields_of(state: PyTree, path: Sequence[Any]) -> Iterable[tuple[str, str]]:
     """The attributes on the way to a leaf, each with the class that has it, the outermost first."""
     node = state
-    for key in path:
+    for key in bare_path(path):
         if isinstance(key, jax.tree_util.GetAttrKey):
             yield type(node).__name__, key.name
             node = getattr(node, key.name, None)
@@ -162,13 +183,20 @@ def _fields_of(state: PyTree, path: Sequence[Any]) -> Iterable[tuple[str, str]]:
             node = node[key.key] if isinstance(node, Mapping) else None
 
 
+def _has_signs(fields: Sequence[tuple[str, str]]) -> bool | None:
+    """Whether the moment among the fields on the way to a leaf has signs; None if it is none."""
+    for owner, field in fields:
+        if (owner, field) in _OTHERS:
+            return None
+        if field in SIGNED or field in UNSIGNED:
+            return field in SIGNED
+    return None
+
+
 def _sibling(rule: Codec | str, *, signed: bool) -> Codec:
     """The codec of a rule for arrays with signs, or for arrays without."""
     if isinstance(rule, str):
-        try:
-            codec = codecs.get(rule, signed=signed)
-        except ValueError:  # it has no such option, or is unknown
-            codec = codecs.get(rule)
+        codec = _with_signs(rule, signed=signed)
     elif getattr(rule, "signed", signed) == signed:
         codec = rule
     else:  # what was set stays, what was not may have another default
@@ -178,3 +206,11 @@ def _sibling(rule: Codec | str, *, signed: bool) -> Codec:
     if signed and codec.name in _UNSIGNED_ONLY:
         raise ValueError(f"codec {codec.name} knows no signs: name the fields that it is for.")
     return codec if signed or codec.name not in _PAIRS else codecs.get(_PAIRS[codec.name])
+
+
+def _with_signs(text: str, *, signed: bool) -> Codec:
+    """The codec of a text, for arrays with signs or without if it can be for either."""
+    try:
+        return codecs.get(text, signed=signed)
+    except ValueError:  # it has no such option, or is unknown
+        return codecs.get(text)

@@ -27,7 +27,9 @@ def rmsprop8bit(
 ) -> FusedTransformation:
     """RMSProp with its averages in eight bits: 1 byte of state a parameter, not 4.
 
-    It is :func:`optax.rmsprop` under :func:`quantize_states`, and its ``step`` works in place.
+    It is :func:`optax.rmsprop` under :func:`quantize_states`, and its ``step`` works in place. With
+    ``centered`` its two averages stay in float32, as their difference, which divides, would turn
+    negative where they are rounded.
 
     Args:
         learning_rate: step size, or a schedule of the step count.

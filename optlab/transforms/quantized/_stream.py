@@ -2,10 +2,11 @@
 
 A plain step decodes the whole state, updates it and codes it again, and XLA keeps what lies between
 in float32, for all leaves at once: ten bytes a parameter for Adam, more than the codes have saved.
-Here a loop takes some rows of a leaf at a time, and its body is two calls that XLA may not inline:
-the update, and the coding of what it gives. Inlined, XLA would decode and update anew for whatever
-reads a new value, which are three passes for each moment, and as some of them would read codes that
-others have overwritten, copy whole buffers in every turn.
+Here a loop takes some rows of a leaf at a time. In its body the coding of a value is a call that
+XLA may not inline: it would decode and update anew for whatever reads the value, three passes for
+each moment. The parameters are then written where they are computed, beside the coding, in one pass
+that reads old codes perhaps; so XLA must be told that codes are written after that, or it would
+copy whole buffers in every turn.
 """
 
 import functools
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from optlab.base import Codec
+from optlab.base import Codec, PyTree
 from optlab.codecs import stochastic_round
 from optlab.transforms.quantized import _pallas
 
@@ -111,7 +112,7 @@ def stream(
 
 
 class _Step:
-    """The step of some members, in calls that XLA does not inline."""
+    """The step of some members."""
 
     def __init__(self, update, params, grads, slots, scalars, key, rounding):
         self.update, self.scalars, self.key, self.rounding = update, scalars, key, rounding
@@ -130,18 +131,9 @@ class _Step:
             grads=[self.grads[i] for i in members],
         )
 
-    def __call__(
-        self, members, work: _Work, turn: Any = 0, take: Callable | None = None
-    ) -> tuple[_Work, list]:
-        """Gives the new work, without gradients, and the new values of what is shared.
-
-        If ``take(work, turn)`` tells what is at work in a turn, XLA reads it where it lies.
-        """
-
-        def moved(work, turn):
-            return self._moved(members, work if take is None else take(work, turn), turn)
-
-        new, shared = _apart(moved)(work, turn)
+    def __call__(self, members, work: _Work, turn: Any = 0) -> tuple[_Work, list]:
+        """Gives the new work, without gradients, and the new values of what is shared."""
+        new, shared = self._moved(members, work, turn)
 
         def coded(j, node, x):
             codec, key = self.slots[j].codec, self.key
@@ -153,6 +145,24 @@ class _Step:
 
         nodes = map(coded, self.owned(members), work.nodes, new.nodes)
         return new._replace(nodes=list(nodes)), shared
+
+    @functools.cached_property
+    def reads_params(self) -> bool:
+        """Whether new values of slots depend on parameters: if so, vmap makes many of one."""
+        members = range(len(self.params))
+        work = self.work(members)
+
+        def nodes(params):
+            return self._moved(members, work._replace(params=params), 0)[0].nodes
+
+        def mapped():
+            return jax.vmap(nodes, out_axes=None)([p[None] for p in self.params])
+
+        try:
+            jax.eval_shape(mapped)
+        except (ValueError, NotImplementedError):  # many for one, or an operation not to be mapped
+            return True
+        return False
 
     def _shown(self, x: jax.Array) -> Any:
         """The dtype in which the update sees a parameter or a gradient."""
@@ -210,20 +220,22 @@ def _in_rows(step: _Step, index: int, matrix: _Matrix, chunk: int) -> _Work:
     whole = jax.tree.map(lambda x: _as_bits(x.reshape(matrix.rows, -1)), before)
     count = _rows_a_turn(matrix, chunk)
 
-    def turn(i, done, count=count, first=None):
-        def start(i):
-            return i * count if first is None else first
+    def turn(i, done, count=count, start=None):
+        start = i * count if start is None else jnp.asarray(start)
 
-        def take(work, i):
-            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start(i), count), work)
-            return jax.tree.map(_from_bits, part, before)
+        def take(x, like):
+            return _from_bits(jax.lax.dynamic_slice_in_dim(x, start, count), like)
 
-        work, _ = step([index], done._replace(grads=whole.grads), i, take)
-        return jax.tree.map(
-            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, _as_bits(new), start(i), 0),
-            done,
-            work,
-        )
+        def put(x, new, at):
+            return jax.lax.dynamic_update_slice_in_dim(x, _as_bits(new), at, 0)
+
+        part = jax.tree.map(take, done._replace(grads=whole.grads), before)
+        new, _ = step([index], part, i)
+        at = _after(start, new.nodes) if step.reads_params else start
+        params = [put(x, p, at) for x, p in zip(done.params, new.params, strict=True)]
+        at = _after(start, params)
+        nodes = jax.tree.map(lambda x, node: put(x, node, at), done.nodes, new.nodes)
+        return done._replace(params=params, nodes=nodes)
 
     turns, rest = divmod(matrix.rows, count)
     done = jax.lax.fori_loop(0, turns, turn, whole._replace(grads=[]))
@@ -269,6 +281,15 @@ def _apart(function: Callable) -> Callable:
             return jax.jit(inside)(*args, **kwargs)
 
     return call
+
+
+def _after(index: jax.Array, others: PyTree) -> jax.Array:
+    """An index that is known once others are computed: what is written there waits for them.
+
+    XLA orders by data alone before it looks for copies to leave out; of a barrier not in a call it
+    has made nothing by then.
+    """
+    return _apart(lambda *args: jax.lax.optimization_barrier(args)[0])(index, others)
 
 
 def _as_bits(x: jax.Array) -> jax.Array:

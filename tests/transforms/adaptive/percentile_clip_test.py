@@ -114,5 +114,5 @@ def test_contract(check):
     ],
 )
 def test_errors_name_the_argument(arguments, name):
-    with pytest.raises(ValueError, match=rf"^{name} must lie in"):
+    with pytest.raises(ValueError, match=rf"^{name} must"):
         percentile_clip(**arguments)

@@ -87,6 +87,13 @@ def test_trains_with_coded_moments(tx, coded):
     assert count_coded(state) == coded
 
 
+def test_no_state_is_the_parameters():
+    """optax's prodigy keeps them; what is donated twice is refused."""
+    params = {"w": jnp.ones(4)}
+    state = quantize_states(optax.contrib.prodigy()).init(params)
+    assert all(leaf is not params["w"] for leaf in jax.tree.leaves(state))
+
+
 def test_nnx_and_linen_models_train():
     """Embeddings keep their moments in float32, all else in eight bits."""
     tokens = jax.random.randint(jax.random.key(0), (64, 4), 0, 40)

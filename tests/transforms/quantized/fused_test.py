@@ -97,10 +97,29 @@ def compiled_step(tx, shapes):
     return analysis, size, quantized.state_bytes(state)
 
 
-@pytest.mark.parametrize("leaves", [1, 6])
-def test_memory_beside_the_state_is_that_of_a_chunk(leaves):
+def average_of_params():
+    """A state that reads parameters, which the step must then not overwrite before."""
+
+    def update(updates, state, params):
+        ema = jax.tree.map(lambda x, p: 0.9 * x + 0.1 * p, state.ema, params)
+        return jax.tree.map(lambda g: -0.1 * g, updates), state._replace(ema=ema)
+
+    return optax.GradientTransformation(optax.ema(0.9).init, update)
+
+
+@pytest.mark.parametrize(
+    ("tx", "codec", "leaves"),
+    [
+        (optax.adamw(1e-3), "power8", 1),
+        (optax.adamw(1e-3), "power8", 6),
+        (optax.lion(1e-3), "power8", 1),  # its update reads the old codes, as their new ones do
+        (average_of_params(), {"ema": "power8"}, 1),
+    ],
+    ids=["adamw", "adamw_leaves", "lion", "average"],
+)
+def test_memory_beside_the_state_is_that_of_a_chunk(tx, codec, leaves):
     """The guard of the formulation: XLA falls back to whole buffers without a word."""
-    tx = quantized.fused(optax.adamw(1e-3), chunk=1 << 14)
+    tx = quantized.fused(tx, codec, chunk=1 << 14)
     analysis, size, state = compiled_step(tx, {str(i): (512, 1024) for i in range(leaves)})
     assert analysis.temp_size_in_bytes < 40 * (1 << 14)  # 26 bytes an entry of the chunk
     assert analysis.alias_size_in_bytes >= 4 * size + state - 1024
@@ -183,6 +202,29 @@ def test_bad_arguments_are_named():
         quantized.fused(optax.sgd(0.1), by="row")
     with pytest.raises(ValueError, match="chunk must be"):
         quantized.fused(optax.sgd(0.1), chunk=0)
+
+
+def test_a_count_of_steps_is_no_parameters_own():
+    """Neither where the only leaf has no path, nor where one has the name of a count."""
+    tx = quantized.fused(optax.adam(1e-3), chunk=CHUNK)
+    for params in (jnp.ones(9000), {"count": jnp.ones((40, 256)), "w": jnp.ones((16, 256))}):
+        jax.eval_shape(lambda p: tx.step(p, p, tx.init(p)), params)
+
+
+def test_wrong_input_is_named():
+    tx, params = optlab.adamw8bit(1e-3), {"w": np.ones((16, 256), np.float32), "b": jnp.ones(4)}
+    state = tx.init(params)
+    tx.step(params, params, state)  # NumPy's arrays are none of it
+    for error, words, arguments in [
+        (ValueError, "state must be", (tx, params, params, optax.adamw(1e-3).init(params))),
+        (ValueError, "tx must be", (3, params, params, state)),
+        (TypeError, "grads must have the structure", (tx, params, {"w": params["w"]}, state)),
+        (TypeError, "grads must have the shapes", (tx, params, params | {"b": jnp.ones(3)}, state)),
+    ]:
+        with pytest.raises(error, match=words):
+            optlab.step(*arguments)
+    with pytest.raises(ValueError, match="rounding must be a key"):
+        tx.step(params, params, state, rounding=3)
 
 
 def test_optax_takes_it_as_one_of_its_own():

@@ -47,7 +47,9 @@ def assert_same(found, want):
             assert distance.max() <= 1
             assert distance.mean() <= 1e-3
         else:
-            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+            # COAT's exponents are logarithms of a block's range: its least entry is what is left of
+            # a sum near zero, where a fused multiply-add counts (1.4e-5 seen).
+            np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6)
 
 
 def decays(params):
@@ -140,7 +142,10 @@ def test_problems_side_by_side():
 
 
 # jax 0.12 asks what GPU to lower for, and says that Pallas will lose Triton.
-pytestmark = pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:backend='pallas' is interpreted:UserWarning"),
+]
 BYTES = {"f32": 4, "bf16": 2, "i32": 4, "i16": 2, "ui16": 2, "i8": 1, "ui8": 1}
 
 
@@ -204,6 +209,15 @@ def test_what_it_cannot_do_is_named():
     refused("codec dynamic4: the kernel knows power8", quantized.fused(adam, "dynamic4"))
     refused("codec exact dynamic8", quantized.fused(adam, "dynamic8(exact=True)"))
     refused("inject_hyperparams", optlab.adamw8bit(optax.linear_schedule(1e-3, 0.0, 5)))
+
+
+def test_the_wrong_device_is_named(monkeypatch):
+    tx, params = quantized.fused(optax.sgd(0.1)), draw({"w": (4, 8)})
+    with pytest.warns(UserWarning, match="backend='pallas' is interpreted on a CPU"):
+        tx.step(params, params, tx.init(params), backend="pallas")
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with pytest.raises(ValueError, match="backend must be 'xla' on a TPU"):
+        tx.step(params, params, tx.init(params), backend="pallas")
 
 
 def test_other_leaves_stay_with_the_engine():

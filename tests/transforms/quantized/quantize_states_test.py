@@ -35,8 +35,10 @@ def coded(state):
         # Adan's v averages differences, which have signs; its n, the squares, has an unknown name.
         (optax.scale_by_adan(), {"m": jnp.int8, "v": None, "n": None}),
         (optax.scale_by_adadelta(), {"e_g": None, "e_x": None}),
+        (optax.scale_by_sm3(), {"nu": None}),  # a first moment, with signs
+        (optax.scale_by_stddev(), {"mu": None, "nu": None}),  # the root of nu - mu^2 divides
     ],
-    ids=["adam", "amsgrad", "trace", "ema", "rss", "ademamix", "adan", "adadelta"],
+    ids=["adam", "amsgrad", "trace", "ema", "rss", "ademamix", "adan", "adadelta", "sm3", "stddev"],
 )
 def test_moments_are_told_by_name(tx, fields):
     state = quantize_states(tx).init(W).inner
@@ -84,6 +86,16 @@ def test_one_codec_serves_both_moments(codec, unsigned):
     assert state.nu["w"].code.dtype == want.code.dtype
 
 
+@pytest.mark.parametrize("rule", [{"nu": "power8"}, [("nu", "power8")]], ids=["field", "path"])
+def test_what_a_text_leaves_open_is_as_the_moment_asks(rule):
+    """A second moment in a codec with signs loses what is small, and steps explode."""
+    state = quantize_states(optax.scale_by_adam(), rule).init(W).inner
+    assert state.nu["w"].code.dtype == jnp.uint8
+    for told in ("power8(signed=True)", codecs.power8()):
+        state = quantize_states(optax.scale_by_adam(), {"nu": told}).init(W).inner
+        assert state.nu["w"].code.dtype == jnp.int8
+
+
 @pytest.mark.parametrize(
     ("arguments", "params", "sentence"),
     [
@@ -92,7 +104,11 @@ def test_one_codec_serves_both_moments(codec, unsigned):
         ({"codec": [("(", "power8")]}, W, "codec must be a list"),
         ({"codec": "power9"}, W, "codec must be"),
         ({"codec": 8}, W, "codec must be a codec"),
+        ({"codec": ["power8"]}, W, "codec must be a list"),
+        ({"codec": {"mu": 8}}, W, "codec must be a codec"),
         ({"codec": "linear4_nozero"}, W, "knows no signs"),
+        ({"where": 3}, W, "where must be a function or a regular expression"),
+        ({"shards": 0}, W, "shards must be an integer of at least 1"),
         ({}, {"w": jnp.ones(3, jnp.int32)}, "params must be real floats"),
         ({}, {"w": jnp.ones(3, jnp.complex64)}, "params must be real floats"),
     ],
@@ -108,6 +124,30 @@ def test_traced_sizes_are_named():
         jax.jit(tx.init)(W)
     static = optax.inject_hyperparams(quantized.adamw8bit, static_args="min_size")
     jax.eval_shape(static(1e-3, min_size=1).init, W)
+
+
+def test_wrong_states_are_named():
+    """By what is known: traced records tell no more than the dtypes of codes."""
+    ours, coarse, floats = (
+        quantize_states(optax.trace(0.9), codec) for codec in ("dynamic8", "power8", "float8")
+    )
+    for state, sentence in (
+        (optax.trace(0.9).init(W), "state must be as init .* gave it, got a TraceState"),
+        (coarse.init(W), "state has trace/w in another codec than dynamic8"),
+        (floats.init(W), "state has trace/w in float8, not in dynamic8"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            ours.update(W, state)
+    with pytest.raises(ValueError, match="another codec than dynamic8"):
+        jax.eval_shape(ours.update, W, coarse.init(W))
+    with pytest.raises(ValueError, match="state must have as many quantized states"):
+        check_codecs(optax.trace(0.9).init(W), ours.init(W))
+    with pytest.raises(ValueError, match="state must have a QuantizedState"):
+        requantize(optax.trace(0.9).init(W), "power8")
+    with pytest.raises(ValueError, match="exact must have an array of shape"):
+        quantized.quantization_error(ours.init(W), W)
+    with pytest.raises(ValueError, match=r"tx must be an optax\.Grad"):
+        quantize_states(optax.trace)
 
 
 def test_another_codec_is_named_and_converted():

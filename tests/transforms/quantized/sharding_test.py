@@ -158,3 +158,11 @@ def test_a_flag_of_python_stays_one():
         ones = {"w": jax.device_put(jnp.ones((4, 8)), P("x", "y"))}
         new, _ = jax.jit(lambda p: tx.step(p, p, tx.init(p), flip=True, rate=0.5))(ones)
     np.testing.assert_array_equal(new["w"], 1.5)
+
+
+def test_an_axis_of_one_device_is_an_axis_too():
+    """A program for many devices, run on one: the types of arrays name the axis all the same."""
+    tx = quantized.fused(optax.adam(1e-3), chunk=1 << 12)
+    with jax.set_mesh(jax.make_mesh((1,), ("x",))):
+        params = jax.device_put(jnp.ones((2, 3, 16, 512)), P(None, None, "x"))
+        jax.eval_shape(lambda p: tx.step(p, p, tx.init(p)), params)
