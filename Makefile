@@ -21,10 +21,10 @@ run: $(VENV)/.installed-test  ## train the demo and write runs/demo/report.md
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 test: $(VENV)/.installed-test  ## the test suite
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-slow: $(VENV)/.installed-test  ## the long checks
-	$(BIN)/python -m pytest -q -n auto -m slow
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow
 
 test-matrix:  ## every supported Python and jax, and the transforms on jax 0.7
 	bash tests/matrix.sh

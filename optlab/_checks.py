@@ -3,8 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-__all__ = ["check_count", "check_like", "check_range"]
+__all__ = ["check_count", "check_floats", "check_like", "check_range"]
 
 
 def check_range(name: str, value: Any, low: float, high: float, *, closed: str = "[)") -> None:
@@ -28,6 +29,16 @@ def check_count(name: str, value: Any, low: int) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}.")
+
+
+def check_floats(name: str, tree: Any) -> None:
+    """Raises TypeError unless all leaves are floating-point, numbers of Python included."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"{name} must hold floating-point arrays, but {name}"
+                f"{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}."
+            )
 
 
 def check_like(name: str, got: Any, like_name: str, like: Any, *, hint: str = "") -> None:

@@ -17,6 +17,7 @@ LAYERS = {
     "_batches": 0.5,
     "_checks": 0,
     "_linear_solve": 0.5,  # knows the type of a tree
+    "_loops": 0.5,
     "_sharding": 0,
     "_version": 0,
     "codecs": 1,

@@ -55,7 +55,7 @@ versions() {
   "$1/bin/python" -c "import jax, optax; print(f'jax {jax.__version__}, optax {optax.__version__}')"
 }
 
-suite() { python -m pytest -q -n auto; }
+suite() { python -m pytest -q -n auto --dist worksteal; }
 smoke() { PYTHONPATH=$PWD python -W error tests/old_stack_smoke.py; }
 
 for version in 3.11 3.12 3.13; do

@@ -15,6 +15,7 @@ from optlab.bilevel._common import (
     advance,
     check_leading,
     check_objectives,
+    fresh_key,
     identity,
     report,
     start,
@@ -129,7 +130,7 @@ def alternating(
             outer_direction=outer_direction.init(x, (x, y)),
             inner_direction=inner_direction.init(y, (x, y)),
             estimator=memory,
-            key=jax.random.key_data(key),
+            key=fresh_key(key),
         )
 
     def step(

@@ -9,6 +9,7 @@ import optax
 
 from optlab._batches import nth_batch
 from optlab._checks import check_count, check_range
+from optlab._loops import repeat_up_to
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
     Project,
@@ -102,6 +103,7 @@ def bo_rep(
     Differs from the paper: v has the opposite sign, that of :math:`g_{yy}^{-1} f_y`; any optimizer
     takes the steps of y and v. A momentum of zero does not move x.
     """
+    check_range("learning_rate", learning_rate, 0.0, float("inf"))
     check_range("momentum", momentum, 0.0, 1.0)
     check_count("period", period, 1)
     check_count("inner_steps", inner_steps, 1)
@@ -137,8 +139,9 @@ def bo_rep(
             return advance(inner_optimizer, gradient, optimizer, y, project_inner)
 
         due = jnp.where(state.count % period == 0, inner_steps, 0)
-        due = jnp.where(state.count == 0, max(refine_steps, inner_steps), due)
-        y, inner_state = jax.lax.fori_loop(0, due, inner_step, (state.y, state.inner_optimizer))
+        most = max(refine_steps, inner_steps)
+        due = jnp.where(state.count == 0, most, due)
+        y, inner_state = repeat_up_to(most, due, inner_step, (state.y, state.inner_optimizer))
 
         f_x, f_y = jax.grad(outer, argnums=(0, 1))(x, y, outer_batch)
         g_y, pull = jax.vjp(lambda x, y: jax.grad(inner, argnums=1)(x, y, last), x, y)

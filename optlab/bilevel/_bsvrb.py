@@ -190,6 +190,10 @@ def bsvrb(
     def step(state, outer_batch, inner_batch, *, block_ids=None, **extra):
         del extra
         ids = known_ids("block_ids", block_ids, blocks)
+        if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise ValueError(
+                f"block_ids must be a vector of integers, got {ids.dtype}{list(ids.shape)}."
+            )
         x, y, v = point = state.x, state.y, state.v
         batches = (outer_batch, inner_batch)
         check_leading("outer_batch", outer_batch, ids.shape[0], "a row for each of block_ids")

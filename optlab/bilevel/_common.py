@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from optlab._batches import nth_batch
-from optlab._checks import check_like
+from optlab._checks import check_floats, check_like
 from optlab.base import PyTree, Scalar
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_objectives",
     "check_projection",
     "fresh",
+    "fresh_key",
     "identity",
     "known_ids",
     "pair_of_full",
@@ -60,15 +61,22 @@ def fresh(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
 
 
+def fresh_key(key: jax.Array) -> jax.Array:
+    """A copy of a key's raw data, which a step may donate without taking the caller's key away."""
+    return jnp.array(jax.random.key_data(key), copy=True)
+
+
 def start(
     x: PyTree, y: PyTree, project_outer: Project = identity, project_inner: Project = identity
 ) -> tuple[PyTree, PyTree]:
     """Copies of both variables to start from, once their projections have been tried on them.
 
     Raises:
-        TypeError: if a projection changes the form of what it is given.
+        TypeError: if a variable is not of floats, or a projection changes the form of one.
         ValueError: if it gives numbers that are not finite, as projections on empty sets do.
     """
+    check_floats("x", x)
+    check_floats("y", y)
     x, y = fresh(x), fresh(y)
     check_projection("project_outer", project_outer, "x", x)
     check_projection("project_inner", project_inner, "y", y)
@@ -79,6 +87,8 @@ def check_projection(name: str, project: Project, variable: str, point: PyTree) 
     """Raises an error, as ``start`` does, of a projection that cannot be one."""
     if project is identity:
         return
+    if not callable(project):
+        raise TypeError(f"{name} must be a function, got {project!r}.")
     projected = project(point)
     check_like(f"what {name} gives", projected, variable, point)
     if _is_finite(point) and not _is_finite(projected):
@@ -162,7 +172,12 @@ def check_objectives(
             raise ValueError(
                 f"{name}_batch must have leaves of one leading size, got {sorted(rows)}."
             )
-        value = jax.eval_shape(function, x, y, batch)
+        try:
+            value = jax.eval_shape(function, x, y, batch)
+        except (AttributeError, TypeError) as error:
+            if batch is not None:
+                raise
+            raise ValueError(f"{name}_batch must be given: {name} cannot take None.") from error
         if getattr(value, "shape", None) != ():
             raise ValueError(f"{name} must return one scalar, without aux; got {value}.")
 

@@ -13,6 +13,7 @@ from optlab.bilevel._common import (
     Project,
     advance,
     check_objectives,
+    fresh_key,
     identity,
     solve_inner,
     start,
@@ -99,7 +100,7 @@ def episodic(
 
     def init(key, x, y):
         x, y = start(x, y, project_outer)
-        return EpisodicState(x, y, outer_optimizer.init(x), jax.random.key_data(key))
+        return EpisodicState(x, y, outer_optimizer.init(x), fresh_key(key))
 
     def step(state, outer_batch, inner_batch, **extra):
         del extra

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from optlab._arithmetic import value_at
-from optlab._checks import check_range
+from optlab._checks import check_floats, check_range
 from optlab.base import PyTree, Solver
 from optlab.bilevel._common import (
     advance,
@@ -111,7 +111,8 @@ def lv_hba(
     example the upper gradient is never applied. Its toy diverges at its defaults; the tests scale
     the constraint.
     """
-    for name, value in (("saddle_rate", saddle_rate), ("center_rate", center_rate)):
+    rates = {"saddle_rate": saddle_rate, "center_rate": center_rate, "outer_weight": outer_weight}
+    for name, value in rates.items():
         check_range(name, value, 0.0, float("inf"), closed="()")
     for name, value in (("gamma1", gamma1), ("gamma2", gamma2), ("radius", radius)):
         check_range(name, value, 0.0, float("inf"), closed="()")
@@ -127,6 +128,8 @@ def lv_hba(
 
     def init(key, x, y):
         del key
+        check_floats("x", x)
+        check_floats("y", y)
         x, y = fresh(x), fresh(y)
         check_projection("project", project, "pair", (x, y))
         x, y = project((x, y))

@@ -15,6 +15,7 @@ from optlab.bilevel._common import (
     advance,
     check_leading,
     check_objectives,
+    fresh_key,
     identity,
     report,
     solve_inner,
@@ -97,7 +98,7 @@ def pzobo(
 
     def init(key, x, y):
         x, y = start(x, y, project_outer, project_inner)
-        return PzoboState(x, y, outer_optimizer.init(x), jax.random.key_data(key))
+        return PzoboState(x, y, outer_optimizer.init(x), fresh_key(key))
 
     def step(state, outer_batch, inner_batch, **extra):
         del extra

@@ -16,6 +16,7 @@ from optlab.bilevel._common import (
     advance,
     check_leading,
     check_objectives,
+    fresh_key,
     identity,
     report,
     start,
@@ -149,7 +150,7 @@ def stn(
             outer_optimizer=outer_optimizer.init(x),
             scale_optimizer=() if scale_optimizer is None else scale_optimizer.init(scale),
             inner_optimizer=inner_optimizer.init(y),
-            key=jax.random.key_data(key),
+            key=fresh_key(key),
         )
 
     def step(state, outer_batch, inner_batch, **extra):

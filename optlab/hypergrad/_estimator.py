@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optlab._checks import check_like
+from optlab._checks import check_floats, check_like
 from optlab.base import PyTree, Scalar
 from optlab.hypergrad._errors import adjoint_error, krylov_error, verdict
 
@@ -18,6 +18,7 @@ __all__ = [
     "HypergradientInfo",
     "as_arrays",
     "check_batches",
+    "check_problem",
     "differentiate",
     "estimator_from_adjoint",
     "hessian_product",
@@ -107,19 +108,26 @@ def need_key(key: jax.Array | None, name: str) -> jax.Array:
     return key
 
 
-def _check_floats(name: str, tree: PyTree) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"{name} must hold floating-point arrays, but {name}"
-                f"{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}."
-            )
+def check_problem(
+    outer: Callable,
+    inner: Callable | None,
+    x: PyTree,
+    y: PyTree,
+    outer_batch: PyTree,
+    inner_batch: PyTree,
+) -> None:
+    """Checks what an estimator is given; an inner objective of None is not used.
 
-
-def _check_scalar(name: str, function: Callable, *args: PyTree) -> None:
-    value = jax.eval_shape(function, *args)
-    if getattr(value, "shape", None) != ():
-        raise ValueError(f"{name} must return one scalar, without aux; got {value}.")
+    Raises:
+        TypeError: if ``x`` or ``y`` hold anything but floating-point arrays.
+        ValueError: if an objective does not return one scalar.
+    """
+    check_floats("x", x)
+    check_floats("y", y)
+    for name, function, batch in (("outer", outer, outer_batch), ("inner", inner, inner_batch)):
+        value = None if function is None else jax.eval_shape(function, x, y, batch)
+        if function is not None and getattr(value, "shape", None) != ():
+            raise ValueError(f"{name} must return one scalar, without aux; got {value}.")
 
 
 def check_batches(batches: PyTree, count: int) -> None:
@@ -135,16 +143,8 @@ def check_batches(batches: PyTree, count: int) -> None:
 def differentiate(
     outer: Callable, inner: Callable, x: PyTree, y: PyTree, outer_batch: PyTree, inner_batch: PyTree
 ) -> Derivatives:
-    """Linearises both objectives at ``(x, y)``.
-
-    Raises:
-        TypeError: if ``x`` or ``y`` hold anything but floating-point arrays.
-        ValueError: if an objective does not return one scalar.
-    """
-    _check_floats("x", x)
-    _check_floats("y", y)
-    _check_scalar("outer", outer, x, y, outer_batch)
-    _check_scalar("inner", inner, x, y, inner_batch)
+    """Linearises both objectives at ``(x, y)``; raises what :func:`check_problem` does."""
+    check_problem(outer, inner, x, y, outer_batch, inner_batch)
     outer_x, outer_y = jax.grad(outer, argnums=(0, 1))(x, y, outer_batch)
     # One linearisation serves all products: by symmetry, the transpose in y is the Hessian itself.
     inner_y, pull = jax.vjp(lambda x, y: jax.grad(inner, argnums=1)(x, y, inner_batch), x, y)

@@ -15,6 +15,7 @@ from optlab.hypergrad._estimator import (
     HypergradientInfo,
     as_arrays,
     check_batches,
+    check_problem,
     need_key,
     resume,
     stateless,
@@ -153,6 +154,8 @@ def evolution(
         noise = _noise(need_key(key, "evolution"), x, pairs, sigma)
         if fresh_batches:
             check_batches(inner_batch, steps)
+        at_end = nth_batch(inner_batch, -1, fresh_batches)
+        check_problem(outer, inner, x, y, outer_batch, at_end)
 
         def end(x):
             carry = (y, transformation_at(optimizer, x).init(y))
@@ -161,7 +164,7 @@ def evolution(
         values = jax.vmap(jax.vmap(lambda x: outer(x, end(x), outer_batch)))(_moved(x, noise))
         h, deviation = _mean(noise, values, sigma)
         last = end(x)
-        gradient = jax.grad(inner, argnums=1)(x, last, nth_batch(inner_batch, -1, fresh_batches))
+        gradient = jax.grad(inner, argnums=1)(x, last, at_end)
         return h, _info(deviation, tolerance, optax.tree.norm(gradient), last)
 
     return Estimator(stateless, estimate)
@@ -221,6 +224,8 @@ def persistent_evolution(
         check_count("horizon", horizon, steps)
 
     def init(x, y):
+        x, y = as_arrays(x), as_arrays(y)
+
         def particles(tree):
             return jax.tree.map(lambda a: jnp.broadcast_to(a, (2, pairs, *jnp.shape(a))), tree)
 
@@ -236,6 +241,8 @@ def persistent_evolution(
             state = jax.tree.map(lambda a, b: jnp.where(over, a, b), init(x, y), state)
         if fresh_batches:
             check_batches(inner_batch, steps)
+        at_end = nth_batch(inner_batch, -1, fresh_batches)
+        check_problem(outer, inner, x, y, outer_batch, at_end)
         noise = _noise(need_key(key, "persistent_evolution"), x, pairs, sigma)
         total = optax.tree.add(state.noise, noise)
 
@@ -248,7 +255,7 @@ def persistent_evolution(
         )
         h, deviation = _mean(total, values, sigma)
         mean = jax.tree.map(lambda a: jnp.mean(a, axis=(0, 1)), ys)
-        gradient = jax.grad(inner, argnums=1)(x, mean, nth_batch(inner_batch, -1, fresh_batches))
+        gradient = jax.grad(inner, argnums=1)(x, mean, at_end)
         state = PersistentState(ys, optimizers, total, state.step + steps)
         return h, _info(deviation, tolerance, optax.tree.norm(gradient), mean, state)
 

@@ -10,7 +10,13 @@ import optax
 from optlab._checks import check_count, check_like, check_range
 from optlab.base import PyTree
 from optlab.hypergrad._errors import adjoint_error, verdict
-from optlab.hypergrad._estimator import Estimator, HypergradientInfo, as_arrays, resume
+from optlab.hypergrad._estimator import (
+    Estimator,
+    HypergradientInfo,
+    as_arrays,
+    check_problem,
+    resume,
+)
 
 __all__ = ["fixed_point"]
 
@@ -73,6 +79,7 @@ def fixed_point(
         del inner, key
         x, y = as_arrays(x), as_arrays(y)
         state = resume(init, x, y, state)
+        check_problem(outer, None, x, y, outer_batch, inner_batch)
         outer_x, outer_y = jax.grad(outer, argnums=(0, 1))(x, y, outer_batch)
         image, pull = jax.vjp(lambda x, y: contraction(x, y, inner_batch), x, y)
         check_like("contraction(x, y, inner_batch)", image, "y", y)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from optlab._arithmetic import wide
 from optlab._checks import check_count, check_range
 from optlab.base import PyTree
 from optlab.hypergrad._estimator import Adjoint, Estimator, estimator_from_adjoint
@@ -31,6 +32,7 @@ def _solver(method, max_steps, rtol, damping, preconditioner, tolerance) -> Esti
     if max_steps is not None:
         check_count("max_steps", max_steps, 1)
     check_range("damping", damping, 0.0, float("inf"))
+    check_range("rtol", rtol, 0.0, float("inf"))
     check_range("tolerance", tolerance, 0.0, float("inf"), closed="()")
 
     def adjoint(at, problem, key, state):
@@ -145,13 +147,17 @@ def exact(*, tolerance: float | None = 1e-2) -> Estimator:
     18.0
     """
 
+    check_range("tolerance", tolerance, 0.0, float("inf"), closed="()")
+
     def adjoint(at, problem, key, state):
         del problem, key, state
         b, unravel = ravel_pytree(at.outer_y)
         rows = jax.vmap(lambda e: ravel_pytree(at.hessian(unravel(e)))[0])
-        hessian = rows(jnp.eye(b.size, dtype=b.dtype))
+        # No factorization knows numbers below 32 bits.
+        hessian = wide(rows(jnp.eye(b.size, dtype=b.dtype)))
         # The residual of a dense solve is rounding, which says nothing of the Hessian's signs.
         convex = jnp.isfinite(jnp.linalg.cholesky(hessian)).all()
-        return Adjoint(unravel(jnp.linalg.solve(hessian, b)), b.size, convex=convex)
+        v = jnp.linalg.solve(hessian, wide(b))
+        return Adjoint(unravel(v.astype(b.dtype)), b.size, convex=convex)
 
     return estimator_from_adjoint(adjoint, tolerance=tolerance)

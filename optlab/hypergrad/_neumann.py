@@ -6,6 +6,7 @@ import jax
 import optax
 
 from optlab._checks import check_count, check_range
+from optlab._loops import repeat_up_to
 from optlab.hypergrad._estimator import (
     Adjoint,
     Estimator,
@@ -85,7 +86,7 @@ def neumann(
 
     def draw(at, step, key):
         p = jax.random.randint(need_key(key, "neumann(randomized=True)"), (), 0, terms)
-        return optax.tree.scale(terms, jax.lax.fori_loop(0, p, step, at.outer_y)), p
+        return optax.tree.scale(terms, repeat_up_to(terms - 1, p, step, at.outer_y)), p
 
     def estimate(outer, inner, x, y, outer_batch, inner_batch, *, key=None, state=None):
         batch = inner_batch

@@ -15,6 +15,7 @@ from optlab.hypergrad._estimator import (
     HypergradientInfo,
     as_arrays,
     check_batches,
+    check_problem,
     differentiate,
     resume,
 )
@@ -100,6 +101,8 @@ def penalty(
         state = resume(init, x, y, state)
         if fresh_batches:
             check_batches(inner_batch, steps)
+        batch = nth_batch(inner_batch, -1, fresh_batches)
+        check_problem(outer, inner, x, y, outer_batch, batch)
 
         def tilted(x, y, batch):
             return inner(x, y, batch) + outer(x, y, outer_batch) / strength
@@ -115,7 +118,6 @@ def penalty(
         start = z if cold else state.penalized
         penalized, penalized_state = run(tilted, (start, state.penalized_optimizer))
 
-        batch = nth_batch(inner_batch, -1, fresh_batches)
         at = differentiate(outer, inner, x, z, outer_batch, batch)
         difference = optax.tree.sub(
             jax.grad(inner)(x, penalized, batch), jax.grad(inner)(x, z, batch)

@@ -25,6 +25,7 @@ from optlab.hypergrad._estimator import (
     HypergradientInfo,
     as_arrays,
     check_batches,
+    check_problem,
     differentiate,
     resume,
 )
@@ -129,6 +130,8 @@ def unrolled(
         state = resume(init, x, y, state)
         if fresh_batches:
             check_batches(inner_batch, steps)
+        at_end = nth_batch(inner_batch, -1, fresh_batches)
+        check_problem(outer, inner, x, y, outer_batch, at_end)
 
         def run(x, carry, first, last, segment=None):
             def step(carry, t):
@@ -145,7 +148,6 @@ def unrolled(
         def unroll(x, start):
             return run(x, (start, opt_state), steps - kept, steps, segment)
 
-        at_end = nth_batch(inner_batch, -1, fresh_batches)
         problem = (outer, inner, x, outer_batch, at_end)
         differentiated = _reverse if mode == "reverse" else _forward
         h, info = differentiated(unroll, start, problem, tolerance)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optlab._checks import check_count, check_range
+from optlab._checks import check_count, check_floats, check_range
 from optlab.base import PyTree
 from optlab.implicit._root import custom_root
 from optlab.implicit.conditions import stationarity
@@ -117,6 +117,7 @@ def minimize(
         def value(x):
             return fun(x, *args, **kwargs)
 
+        check_floats("init", init)
         init = jax.tree.map(jnp.asarray, init)
         state = transform.init(init)
         # A line search keeps the value and gradient that it ends with.

@@ -55,6 +55,7 @@ def least_squares(
         with Mixture-of-Experts", ICLR 2024, arXiv:2402.13412 (the layer)
     """
     check_count("max_steps", max_steps, 1)
+    check_range("tol", tol, 0.0, float("inf"))
     check_range("damping", damping, 0.0, float("inf"), closed="()")
     options = {"linear_solver": "lu", **options}
 

@@ -12,7 +12,7 @@ import optax
 from jax.experimental import checkify
 
 from optlab import linalg
-from optlab._checks import check_like, check_range
+from optlab._checks import check_floats, check_like, check_range
 from optlab._linear_solve import custom_linear_solve
 from optlab.base import PyTree
 from optlab.implicit.conditions import fixed_point
@@ -104,6 +104,8 @@ def custom_root(
             if init_cotangent == "error":
                 init = _refuse_derivative(init)
             answer = solver(*_stop((init, *args)), **_stop(kwargs))
+            if has_aux and not (isinstance(answer, tuple) and len(answer) == 2):
+                raise TypeError(f"has_aux needs a solver that returns (x, aux), got {answer!r}.")
             x, aux = answer if has_aux else (answer, None)
             x, aux = _stop(jax.tree.map(jnp.asarray, x)), _stop(aux)
             if on_fail != "ignore":
@@ -326,6 +328,7 @@ def _bind(F, x, args, kwargs):
     _check_arguments(F, x, args, kwargs)
     hint = ": F must be square; a solver that returns (x, aux) needs has_aux=True"
     check_like("the value of F", jax.eval_shape(residual, x, arrays), "x", x, hint=hint)
+    check_floats("the solution x", x)
     converted, closed_over = jax.closure_convert(residual, x, arrays)
     return (lambda x, every: converted(x, every[0], *every[1])), (arrays, closed_over)
 

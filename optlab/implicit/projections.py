@@ -35,9 +35,17 @@ def affine_set(v: jax.Array, A: jax.Array, b: jax.Array) -> jax.Array:
     Returns:
         Shape ``[n]``.
 
+    Raises:
+        TypeError: if shapes do not fit together.
+
     >>> affine_set(jnp.zeros(2), jnp.ones((1, 2)), jnp.ones(1)).round(4).tolist()
     [0.5, 0.5]
     """
+    if jnp.ndim(v) != 1 or jnp.shape(A) != (*jnp.shape(b), *jnp.shape(v)):
+        raise TypeError(
+            f"A must have shape [rows, {jnp.size(v)}] and b [rows], got {list(jnp.shape(A))} and"
+            f" {list(jnp.shape(b))}."
+        )
     return v - A.T @ jnp.linalg.solve(A @ A.T, A @ v - b)
 
 

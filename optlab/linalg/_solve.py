@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from optlab._arithmetic import wide
-from optlab._checks import check_count, check_like, check_range
+from optlab._checks import check_count, check_floats, check_like, check_range
 from optlab._linear_solve import custom_linear_solve
 from optlab.base import PyTree, Scalar
 from optlab.linalg import _solve_krylov as krylov
@@ -49,6 +49,9 @@ class Neumann:
     """
 
     step_size: Any = 1.0  # positive; an array too
+
+    def __post_init__(self):
+        check_range("step_size", self.step_size, 0.0, float("inf"), closed="()")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,11 +193,16 @@ def solve(
     undamped = isinstance(damping, (int, float)) and damping == 0
     if name == "nystrom" and undamped:
         raise ValueError("damping must be positive for nystrom: its approximation is singular.")
-    _check_vector(b)
+    if not callable(matvec):
+        raise TypeError("matvec must be a function: for a matrix A, lambda v: A @ v.")
+    check_floats("b", b)
     hint = ": the matrix must be square"
     check_like("matvec(b)", jax.eval_shape(matvec, b), "b", b, hint=hint)
     if x0 is not None:
         check_like("x0", x0, "b", b)
+    if preconditioner is not None:
+        preconditioned = jax.eval_shape(lambda b: wide(preconditioner(b)), b)
+        check_like("preconditioner(b)", preconditioned, "b", jax.eval_shape(wide, b))
 
     size = sum(leaf.size for leaf in jax.tree.leaves(b))
     narrowest = min((leaf.dtype.itemsize for leaf in jax.tree.leaves(b)), default=4)
@@ -219,10 +227,12 @@ def solve(
     )
 
     def solve_wide(product, b):
+        scale = _safe_scale(b)
+        b = _times(1 / scale, b)
         norm = optax.tree.norm(b)
         limit = default_rtol if rtol is None else rtol
-        threshold = jnp.maximum(limit * norm, atol).astype(norm.dtype)
-        start = None if x0 is None else wide(x0)
+        threshold = jnp.maximum(limit * norm, atol / scale).astype(norm.dtype)
+        start = None if x0 is None else _times(1 / scale, wide(x0))
         once = name == "nystrom"  # repeated, it would be another method
         x, error, bound, steps_done = _refined(run, product, b, start, threshold, steps, once)
         if name not in KNOWS_NORM:
@@ -233,7 +243,7 @@ def solve(
         rounding = jnp.minimum(rounding, jnp.sqrt(jnp.finfo(norm.dtype).eps) * norm)
         converged = jnp.isfinite(norm) & (error <= jnp.maximum(threshold, rounding))
         # Else no loop would begin, and zero pass for an answer.
-        x = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(norm), leaf, jnp.nan), x)
+        x = _times(jnp.where(jnp.isfinite(norm), scale, jnp.nan), x)
         return x, residual, steps_done, converged
 
     if size == 0:
@@ -253,6 +263,25 @@ def solve(
     residual, iterations, converged = jax.lax.stop_gradient(account)
     info = LinearInfo(residual, iterations.astype(jnp.int32), converged == 1)
     return optax.tree.cast_like(x, b), info
+
+
+def _times(factor: Scalar, tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), tree)
+
+
+def _safe_scale(b: PyTree) -> Scalar:
+    """One, or the size of a vector whose square is beyond the range of its dtype.
+
+    Zero would else pass for the answer: in float32 the norm of 1e-20 is zero.
+    """
+    largest = functools.reduce(
+        jnp.maximum, [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(b)]
+    )
+    info = jnp.finfo(largest.dtype)
+    is_small = (largest > 0) & (largest < info.tiny**0.25)
+    is_large = (largest > info.max**0.25) & jnp.isfinite(largest)
+    # The reciprocal of the very largest is flushed to zero.
+    return jnp.where(is_small | is_large, jnp.minimum(largest, info.max / 256), 1.0)
 
 
 def _refined(run, product, b, x0, threshold, max_steps, once):
@@ -365,12 +394,3 @@ def _resolve(method) -> tuple[str, Any]:
             f"method must be one of {', '.join(METHODS)}, or a solver of lineax, got {method!r}."
         )
     return method, METHODS[method]
-
-
-def _check_vector(b: PyTree) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(b):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"b must hold floating-point arrays, but b{jax.tree_util.keystr(path)} has dtype"
-                f" {jnp.result_type(leaf)}."
-            )

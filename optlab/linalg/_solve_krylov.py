@@ -54,10 +54,11 @@ def conjugate_gradient(
     """
     dot = optax.tree.vdot
     plain = preconditioner is None
+    eps = jnp.finfo(jnp.result_type(*jax.tree.leaves(b))).eps
     size = optax.tree.norm(b)
     size = jnp.where(size > 0, size, 1)
     # Long past all accuracy, but before 1 / (r z) overflows.
-    smallest = jnp.maximum(threshold / size, jnp.finfo(size.dtype).eps ** 2)
+    smallest = jnp.maximum(threshold / size, eps**2)
 
     class State(NamedTuple):
         x: PyTree
@@ -77,7 +78,9 @@ def conjugate_gradient(
 
     def unfinished(s):
         error = jnp.sqrt(s.rz if plain else s.square)
-        return (s.curvature > 0) & (s.step < max_steps) & (error > smallest)
+        more = (s.curvature > 0) & (s.step < max_steps) & (error > smallest)
+        # A preconditioner may be singular: it then shows no more of r while r is still large.
+        return more if plain else more & (jnp.abs(s.rz) > eps**4 * jnp.abs(first.rz))
 
     def step(s):
         q = optax.tree.add_scale(s.q, 1 / s.rz, s.r if plain else s.z)

@@ -10,7 +10,7 @@ from benchmarks.quantized_states import measure, table
 PEER = """
 import json, sys
 print("a line of the library's own")
-about = {"versions": {"torch": "0"}, "state_bytes": {"torch AdamW": 65536}}
+about = {"versions": {"torch": " ".join(sys.argv[1:])}, "state_bytes": {"torch AdamW": 65536}}
 print(json.dumps(about), flush=True)
 for line in sys.stdin:
     print(json.dumps({"cpu": 1e-3, "wall": 2e-3}), flush=True)
@@ -23,8 +23,8 @@ def test_every_method_is_timed_beside_the_peers(tmp_path, monkeypatch):
     monkeypatch.setattr(quantized_states, "__file__", str(tmp_path / "quantized_states.py"))
     chosen = {n: quantized_states.methods()[n] for n in ("optax.adamw", "adamw8bit")}
     monkeypatch.setattr(quantized_states, "methods", lambda: chosen)
-    peers = quantized_states.Peers(sys.executable, 8192, 2)
-    result = measure(8192, 2, 2, peers, bandwidth=1.0)
+    peers = quantized_states.Peers(sys.executable, 8192, 2, 3)
+    result = measure(8192, 2, 2, 3, peers, bandwidth=1.0)
     peers.process.kill()
     for pipe in (peers.process.stdin, peers.process.stdout):
         pipe.close()
@@ -36,9 +36,11 @@ def test_every_method_is_timed_beside_the_peers(tmp_path, monkeypatch):
     assert rows["torch AdamW"]["cpu_ns"] == pytest.approx(1e6 / 8192)
     assert rows["torch AdamW"]["bandwidth_share"] == pytest.approx((12 + 16) * 8192 / 2e6)
     text = table(result)
-    assert "| `torch AdamW` | 122.07 |" in text
-    assert "torch 0" in text
-    assert text.splitlines()[-1].endswith(" | 11% |")
+    row = next(line for line in text.splitlines() if "torch AdamW" in line)
+    assert row.startswith("| `torch AdamW` | 122.07 |")
+    assert f"| 244.14 | {rows['torch AdamW']['wall_ratio']:.2f} | 8.00 | 11% |" in row
+    assert "torch 8192 2 3 cpu" in text  # parameters, leaves, steps in a row, and the device
+    assert "every method takes 3 steps" in text
     assert "bandwidth" not in table(result | {"bandwidth": None})
 
 

@@ -35,7 +35,7 @@ def test_the_outer_step_is_the_hypergradient_at_the_new_y():
     solver = alternating(*PROBLEM, **LEVELS, estimator=hypergrad.exact(), inner_steps=200)
     x = jnp.array([0.3, -0.2, 0.5])
     state = solver.init(jax.random.key(0), x, zeros()[1])
-    new, info = solver.step(state, QUADRATIC.outer_data, QUADRATIC.inner_data)
+    new, info = jax.jit(solver.step)(state, QUADRATIC.outer_data, QUADRATIC.inner_data)
     h = QUADRATIC.hypergradient(x)
     np.testing.assert_allclose(new.x, x - h, rtol=1e-4, atol=1e-5)
     assert float(info.outer_norm) == pytest.approx(float(jnp.linalg.norm(h)), rel=1e-4)
@@ -62,10 +62,11 @@ def test_each_inner_step_takes_its_own_batch():
     )
     state = solver.init(jax.random.key(0), *zeros())
     pair = jax.tree.map(lambda a: a.reshape(2, -1, *a.shape[1:]), QUADRATIC.inner_data)
-    new, _ = solver.step(state, QUADRATIC.outer_data, pair)
+    new, _ = jax.jit(solver.step)(state, QUADRATIC.outer_data, pair)
     x, y = zeros()
+    gradient = jax.jit(jax.grad(PROBLEM[1], argnums=1))
     for i in range(2):
-        y = y - 0.1 * jax.grad(PROBLEM[1], argnums=1)(x, y, jax.tree.map(lambda a, i=i: a[i], pair))
+        y = y - 0.1 * gradient(x, y, jax.tree.map(lambda a, i=i: a[i], pair))
     np.testing.assert_allclose(new.y, y, rtol=1e-5, atol=1e-6)
 
 
@@ -87,7 +88,8 @@ def test_amigo_reaches_the_solution():
 def test_amigo_takes_batches_in_turn():
     solver = amigo(*PROBLEM, **OPTIMIZERS, inner_steps=1, linear_steps=2, fresh_batches=True)
     four = jax.tree.map(lambda a: a.reshape(4, -1, *a.shape[1:]), QUADRATIC.inner_data)
-    new, _ = solver.step(solver.init(jax.random.key(0), *zeros()), QUADRATIC.outer_data, four)
+    state = solver.init(jax.random.key(0), *zeros())
+    new, _ = jax.jit(solver.step)(state, QUADRATIC.outer_data, four)
     (a, b, c), t = (jax.tree.map(lambda m: m.mean(1), four), QUADRATIC.outer_data.mean(0))
     y = 0.1 * c[0]
     v = 0.1 * (y - t)
@@ -123,6 +125,6 @@ def test_simultaneous_takes_the_hypergradient_at_the_old_y(simultaneous, x):
         simultaneous=simultaneous,
     )
     state = solver.init(jax.random.key(0), jnp.array(0.5), jnp.array(3.0))
-    state, _ = solver.step(state, None, None)
+    state, _ = jax.jit(solver.step)(state, None, None)
     # h = 4 (y - 1), at y = 3 or at 2.6, where the inner step leads.
     np.testing.assert_allclose((state.x, state.y), (x, 2.6), rtol=1e-5)

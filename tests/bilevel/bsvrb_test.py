@@ -114,6 +114,8 @@ def test_bad_input_is_named():
         solver.step(state, batch, batch)
     with pytest.raises(ValueError, match=r"block_ids must lie in \[0, 12\)"):
         solver.step(state, batch, batch, block_ids=jnp.array([12]))
+    with pytest.raises(ValueError, match=r"block_ids must be a vector of integers, got int32\[\]"):
+        solver.step(state, batch, batch, block_ids=3)
     with pytest.raises(ValueError, match="outer_batch must have a leading axis of 2, a row for"):
         solver.step(state, batch, batch, block_ids=jnp.array([3, 4]))
 

@@ -169,7 +169,7 @@ def test_damping_is_a_larger_proximity_in_the_derivative_alone():
     y = -curvature * x / (curvature + proximity)
     # The released code's matrix at these numbers, and the factor that it has beside.
     wanted = 2 * (x + y - goal[0]) / (2 + curvature / (proximity + 10.0))
-    state, _ = solver.step(solver.init(jax.random.key(0), x, 0.0), goal, goal)
+    state, _ = jax.jit(solver.step)(solver.init(jax.random.key(0), x, 0.0), goal, goal)
     np.testing.assert_allclose(x - state.x, wanted, rtol=1e-5)
 
 

@@ -241,3 +241,25 @@ def test_bad_batches_and_losses_are_named(name):
     extra = {"outer_index": 1, "inner_index": 0} if name == "saba" else {}
     with pytest.raises(ValueError, match="inner_batch must have leaves of one leading size"):
         solver.step(state, DATA[0], UNEVEN, **extra)
+
+
+@pytest.mark.parametrize("name", ["alternating", "lv_hba", "saba"])
+def test_variables_that_are_no_floats_and_missing_batches_are_named(name):
+    solver, _, state = _made(name)
+    x, y = zeros()
+    with pytest.raises(TypeError, match="x must hold floating-point arrays, but x has dtype int32"):
+        solver.init(jax.random.key(0), x.astype(int), y)
+    with pytest.raises(TypeError, match="y must hold floating-point arrays, but y has dtype int32"):
+        solver.init(jax.random.key(0), x, y.astype(int))
+    extra = {"outer_index": 1, "inner_index": 0} if name == "saba" else {}
+    with pytest.raises(ValueError, match="inner_batch must be given: inner cannot take None"):
+        solver.step(state, DATA[0], None, **extra)
+
+
+@pytest.mark.parametrize("name", ["alternating", "pzobo", "stn"])
+def test_a_donated_state_does_not_take_the_callers_key(name):
+    key = jax.random.key(0)
+    state = _made(name)[0].init(key, *zeros())
+    jax.block_until_ready(jax.jit(lambda k: k + 1, donate_argnums=0)(state.key))
+    assert not key.is_deleted()
+    assert jax.random.bits(key) is not None

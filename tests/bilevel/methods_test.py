@@ -57,8 +57,9 @@ def test_recursive_momentum_is_that_of_the_hypergradient():
         )
         for i in range(2)
     ]
-    first, _ = solver.step(state, *halves[0])
-    second, _ = solver.step(first, *halves[1])
+    step = jax.jit(solver.step)
+    first, _ = step(state, *halves[0])
+    second, _ = step(first, *halves[1])
 
     def h(s, half):
         return 0.1 * s.x + half[1][1].mean(0).T @ s.v
@@ -80,7 +81,7 @@ def test_sampled_terms_are_right_in_the_mean():
         ].x
 
     drawn = steps(jax.random.split(jax.random.key(3), 4000))
-    exact, _ = series.step(
+    exact, _ = jax.jit(series.step)(
         series.init(jax.random.key(0), jnp.ones(3), jnp.ones(6)),
         QUADRATIC.outer_data,
         QUADRATIC.inner_data,

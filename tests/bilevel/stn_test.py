@@ -94,7 +94,7 @@ def test_perturbations_of_examples_are_a_loop_over_examples():
 
     def first(inner, y):
         solver = stn(inner, inner, **LEVELS, inner_steps=1)
-        return solver.step(solver.init(key, center, y), batch, batch)[0].y
+        return jax.jit(solver.step)(solver.init(key, center, y), batch, batch)[0].y
 
     # Row i of the gradient is that example's x over the number of rows.
     read = -ROWS * first(lambda x, y, b: jnp.mean(b @ y @ x), jnp.zeros((ROWS, SIZE)))
@@ -105,7 +105,8 @@ def test_perturbations_of_examples_are_a_loop_over_examples():
         return jnp.mean(jnp.tanh(b @ y) * jnp.sum(x**2) + jnp.exp(x[0]) * (b @ y) ** 2)
 
     start = jnp.arange(1.0, ROWS + 1)
-    gradients = [jax.grad(inner, argnums=1)(read[i], start, batch[i : i + 1]) for i in range(ROWS)]
+    gradient = jax.jit(jax.grad(inner, argnums=1))
+    gradients = [gradient(read[i], start, batch[i : i + 1]) for i in range(ROWS)]
     np.testing.assert_allclose(
         first(inner, start), start - sum(gradients) / ROWS, rtol=1e-5, atol=1e-6
     )
@@ -124,7 +125,7 @@ def test_entropy_widens_a_scale_that_costs_nothing():
     )
     state = solver.init(jax.random.key(0), jnp.zeros(2000), jnp.array(1.0))
     np.testing.assert_allclose(jax.nn.softplus(state.scale), sigma, rtol=1e-6)
-    new, info = solver.step(state, None, None)
+    new, info = jax.jit(solver.step)(state, None, None)
     slope = 1.0 - np.exp(-sigma)  # of softplus, where it is sigma
     # d/ds of the sum over x + sigma e has a mean of zero; that of -tau log sigma is known.
     np.testing.assert_allclose(
@@ -147,7 +148,7 @@ def test_inner_steps_take_batches_in_turn_and_a_fixed_scale_leaves_f_alone():
     )
     state = solver.init(jax.random.key(0), jnp.array([2.0]), jnp.array(0.0))
     batches = jnp.array([[1.0, 3.0], [4.0, 4.0]])
-    new, _ = solver.step(state, batches[0], batches)
+    new, _ = jax.jit(solver.step)(state, batches[0], batches)
     np.testing.assert_allclose(new.y, 0.5 * (0.5 * 2.0) + 0.5 * 4.0)
     np.testing.assert_allclose(new.x, 2.0 - 0.1 * (2.0 - 2.5), rtol=1e-6)
 

@@ -80,7 +80,7 @@ def tree(dtype: Any = jnp.float32, *, seed: int = 0) -> dict:
     """Gives params of 0 to 4 dimensions, wide and tall, in nested containers."""
     shapes = {
         "conv": (2, 1, 3, 4),
-        "dense": {"bias": (6,), "kernel": (4, 6)},
+        "dense": {"bias": (8,), "kernel": (4, 8)},
         "stack": [(2, 5, 3), ()],
     }
     zeros = jax.tree.map(
@@ -90,8 +90,8 @@ def tree(dtype: Any = jnp.float32, *, seed: int = 0) -> dict:
 
 
 def small_tree(*, seed: int = 0) -> dict:
-    """Gives one matrix and one vector, for checks that compile a program of their own."""
-    return like({"bias": jnp.zeros(6), "kernel": jnp.zeros((4, 6))}, seed=seed)
+    """Gives one matrix and one vector, for checks that compile a program of their own or none."""
+    return like({"bias": jnp.zeros(8), "kernel": jnp.zeros((4, 8))}, seed=seed)
 
 
 def program(function: Callable, *args: Any) -> tuple[str, list]:

@@ -2,7 +2,7 @@
 
 from tests.contract import containers, numerics, protocol, sharding, wrappers
 
-__all__ = ["CHECKS", "SHARED", "label"]
+__all__ = ["CHECKS", "ECHOES", "SHARED", "label"]
 
 CHECKS = [
     getattr(module, name)
@@ -22,6 +22,15 @@ SHARED = [
     numerics.check_scan_equals_loop,
     numerics.check_vmap_equals_loop,
     sharding.check_sharding_explicit,
+]
+# What other checks ask of an optimizer: partition is made of masks, apply_if_finite chooses between
+# states too, every tree here has the vector that flatten makes, and convergence is that of a scan.
+ECHOES = [
+    numerics.check_scan_equals_loop,
+    wrappers.check_conditionally_transform,
+    wrappers.check_flatten,
+    wrappers.check_lookahead,
+    wrappers.check_masked,
 ]
 
 

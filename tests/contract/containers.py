@@ -1,5 +1,6 @@
 """Where states live: Flax nnx and linen trainers, msgpack and orbax checkpoints."""
 
+import functools
 import tempfile
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tests.contract.case import (
 
 __all__ = ["check_linen", "check_msgpack", "check_nnx", "check_orbax"]
 
-FEATURES, OUTPUTS, STEPS = 4, 6, 3  # the shapes of small_tree, which these checks can then share
+FEATURES, OUTPUTS, STEPS = 4, 8, 3  # the shapes of small_tree, which these checks can then share
 
 
 def _data():
@@ -77,12 +78,12 @@ def check_nnx(case: Case) -> None:
 
 
 def check_linen(case: Case) -> None:
-    """In a linen train state training is that of bare arrays."""
+    """In a donated linen train state training is that of bare arrays."""
     inputs, targets = _data()
     model = nn.Dense(OUTPUTS)
     state = TrainState.create(apply_fn=model.apply, params=_weights(), tx=case.tx)
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=0)
     def step(state):
         gradient = jax.grad(lambda p: _loss(state.apply_fn({"params": p}, inputs), targets))
         return state.apply_gradients(grads=gradient(state.params))

@@ -5,7 +5,7 @@ import pytest
 
 from optlab import catalog
 from tests.contract.case import Case
-from tests.contract.checks import CHECKS, SHARED, label
+from tests.contract.checks import CHECKS, ECHOES, SHARED, label
 
 CONTROLS = [
     Case("optax.adamw", optax.adamw, {"learning_rate": 1e-2}, state_bytes=8.0),
@@ -31,7 +31,9 @@ ENGINE = ("adamw8bit[small_leaves]", "lion_k8bit")
 
 
 def _shows_nothing_new(case: Case, check) -> bool:
-    """Whether another case stands for this one: `make test-slow` asks all the same."""
+    """Whether another case or check stands for this one: `make test-slow` asks all the same."""
+    if check in ECHOES:
+        return True
     name, variant, _ = case.label.partition("[")
     kin = any(name == r.name and r.family == "transforms.quantized" for r in catalog.OPTIMIZERS)
     return case.label not in ENGINE and (bool(variant) or (kin and check in SHARED))

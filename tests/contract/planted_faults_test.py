@@ -164,6 +164,11 @@ FAULTS = {
         "donation",
         "cannot be donated",
     ),
+    "donated without use": (
+        lambda: _with_extra(lambda _: jnp.zeros(7), lambda x: x[0]),
+        "donation",
+        "not usable",
+    ),
     "dtype drifts": (_low_precision_init, "state_types_fixed", "bfloat16"),
     "dtype drifts in a scan": (_low_precision_init, "scan_equals_loop", "carried by a scan"),
     "structure drifts": (_state_dropped, "state_types_fixed", "another structure"),
@@ -181,6 +186,11 @@ FAULTS = {
         lambda: _with_extra(lambda _: jnp.asarray(1.0), lambda x: x * jnp.float32(0.5)),
         "one_trace",
         "took 2 traces",
+    ),
+    "leaves of the params in a tuple": (
+        lambda: _with_extra(lambda params: tuple(map(jnp.zeros_like, jax.tree.leaves(params)))),
+        "map_params",
+        "does not know the state",
     ),
     "NaN at zero gradient": (
         lambda: _with_updates(_normalized),

@@ -13,6 +13,7 @@ import pytest
 from optlab import training
 from optlab.training import bilevel
 from tests.checkpoint_leaves import last_leaves
+from tests.experiments.forks import run_in_forks
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "experiments" / "configs").glob("bilevel_*.py"))
@@ -58,23 +59,20 @@ def test_a_run_and_its_record(tmp_path):
     assert config["inner_optimizer"]["learning_rate"] == 0.25
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        ([f"--config={DIGITS}:sobaa"], "config has no variant 'sobaa'; did you mean saba?"),
-        (["--config=experiments/configs/digits.py"], "that gives a BilevelConfig."),
-    ],
-)
-def test_a_mistake_is_one_sentence_and_writes_nothing(args, message, tmp_path):
-    code, out, err = run(*args, f"--workdir={tmp_path / 'w'}")
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1
+MISTAKES = [
+    ([f"--config={DIGITS}:sobaa"], "config has no variant 'sobaa'; did you mean saba?"),
+    (["--config=experiments/configs/digits.py"], "that gives a BilevelConfig."),
+]
+
+
+def test_a_mistake_is_one_sentence_and_writes_nothing_and_a_list_is_no_mistake(tmp_path):
+    lines = [[*args, f"--workdir={tmp_path / 'w'}"] for args, _ in MISTAKES]
+    *ends, listed = run_in_forks([["experiments.bilevel", *line] for line in (*lines, ["--list"])])
+    for (args, message), (code, out, err) in zip(MISTAKES, ends, strict=True):
+        assert (code, out, err.count("\n")) == (2, "", 1), (args, err)
+        assert message in err, args
     assert not (tmp_path / "w").exists()
-
-
-def test_list_names_the_configs_of_this_binary():
-    code, out, _ = run("--list")
+    code, out, _ = listed
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == [file.stem for file in CONFIGS]
 

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from optlab import training
+from tests.experiments.forks import run_in_forks
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = "experiments/configs/digits.py:smoke"
@@ -73,17 +74,15 @@ def test_a_sweep_and_a_run_are_drawn(swept, tmp_path):
     assert {line.split(",")[0] for line in lines[1:]} >= {'"w', f'"{cell.name.split(",")[0]}'}
 
 
-@pytest.mark.parametrize(
-    ("module", "args", "message"),
-    [
-        ("sweep", ["--grid=optimizer.lerning_rate=1"], "did you mean learning_rate?"),
-        ("sweep", ["--seeds=0"], "flag --seeds=0"),
-        ("plot", ["no/such/run"], "'no/such/run' holds no metrics.jsonl of a run"),
-    ],
-)
-def test_a_mistake_is_one_sentence_and_writes_nothing(module, args, message, tmp_path):
-    where = f"--workdir={tmp_path / 'w'}" if module == "sweep" else f"--out={tmp_path / 'p.png'}"
-    code, out, err = run(module, *args, where)
-    assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert message in err
+def test_a_mistake_is_one_sentence_and_writes_nothing(tmp_path):
+    workdir, picture = f"--workdir={tmp_path / 'w'}", f"--out={tmp_path / 'p.png'}"
+    mistakes = {
+        "did you mean learning_rate?": ["sweep", "--grid=optimizer.lerning_rate=1", workdir],
+        "flag --seeds=0": ["sweep", "--seeds=0", workdir],
+        "'no/such/run' holds no metrics.jsonl of a run": ["plot", "no/such/run", picture],
+    }
+    ends = run_in_forks([[f"experiments.{name}", *args] for name, *args in mistakes.values()])
+    for message, (code, out, err) in zip(mistakes, ends, strict=True):
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert message in err
     assert not list(tmp_path.iterdir())

@@ -22,6 +22,7 @@ from optlab import training
 from optlab.training._layout import Layout
 from optlab.training._pure import PureRun, seed_words
 from optlab.training.data import load_data
+from tests.experiments.forks import run_in_forks
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = [  # of runs; those of bilevel solvers have a binary of their own
@@ -137,34 +138,31 @@ def test_overrides_reach_the_run_and_its_record(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        ([f"--config={DIGITS}:smok"], "config has no variant 'smok'; did you mean smoke?"),
-        (["--config.stepz=1"], "config has no field 'stepz'; did you mean steps?"),
-        (
-            [f"--config={DIGITS}", "--config.optimizer.lerning_rate=1"],
-            "config.optimizer has no field 'lerning_rate'; did you mean learning_rate?",
-        ),
-        (["--config.steps=many"], "--config.steps=many"),
-        ([f"--config={DIGITS}:steps=many"], "config.steps must be int, got 'many'."),
-        (["--config.model.widths=(1, 'a')"], "config.model.widths must be"),
-        (["--config.optimizer.arguments=3"], "--config.optimizer.arguments=3: it must be a dict"),
-        (["--config.optimizer.name=adamm"], "optimizer.name 'adamm' is unknown; did you mean"),
-        (
-            ["--config.optimizer.arguments.b11=0.9"],
-            "'b11', which adamw does not take; did you mean",
-        ),
-        (["--config=none.py"], "config 'none.py' is not a file."),
-        (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
-        (["extra"], "argument 'extra' is not a flag."),
-    ],
-)
-def test_a_mistake_is_one_sentence_and_writes_nothing(args, message, tmp_path):
-    code, out, err = run(*args, f"--workdir={tmp_path / 'w'}")
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1
+MISTAKES = [
+    ([f"--config={DIGITS}:smok"], "config has no variant 'smok'; did you mean smoke?"),
+    (["--config.stepz=1"], "config has no field 'stepz'; did you mean steps?"),
+    (
+        [f"--config={DIGITS}", "--config.optimizer.lerning_rate=1"],
+        "config.optimizer has no field 'lerning_rate'; did you mean learning_rate?",
+    ),
+    (["--config.steps=many"], "--config.steps=many"),
+    ([f"--config={DIGITS}:steps=many"], "config.steps must be int, got 'many'."),
+    (["--config.model.widths=(1, 'a')"], "config.model.widths must be"),
+    (["--config.optimizer.arguments=3"], "--config.optimizer.arguments=3: it must be a dict"),
+    (["--config.optimizer.name=adamm"], "optimizer.name 'adamm' is unknown; did you mean"),
+    (["--config.optimizer.arguments.b11=0.9"], "'b11', which adamw does not take; did you mean"),
+    (["--config=none.py"], "config 'none.py' is not a file."),
+    (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+    (["extra"], "argument 'extra' is not a flag."),
+]
+
+
+def test_a_mistake_is_one_sentence_and_writes_nothing(tmp_path):
+    workdir = f"--workdir={tmp_path / 'w'}"
+    ends = run_in_forks([["experiments.train", *args, workdir] for args, _ in MISTAKES])
+    for (args, message), (code, out, err) in zip(MISTAKES, ends, strict=True):
+        assert (code, out, err.count("\n")) == (2, "", 1), (args, err)
+        assert message in err, args
     assert not (tmp_path / "w").exists()
 
 
@@ -180,6 +178,11 @@ def test_list():
     code, out, _ = run("--list")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == [file.stem for file in CONFIGS]
+
+
+def test_help_names_the_flags_of_all_commands():
+    out = run("--help")[1]
+    assert all(f"  --{flag}: " in out for flag in ("config", "[no]list", "workdir"))
 
 
 @pytest.fixture(scope="module")

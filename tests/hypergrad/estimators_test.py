@@ -218,10 +218,11 @@ def test_vmap_gives_what_a_loop_gives():
         np.testing.assert_allclose(leaf, jnp.stack(leaves), rtol=1e-5)
 
 
-def test_bfloat16():
+@pytest.mark.parametrize("estimator", [hypergrad.cg(max_steps=8), hypergrad.exact()])
+def test_bfloat16(estimator):
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (X, Y))
     batches = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), (T, (A, B)))
-    run = jax.jit(lambda *args: hypergrad.cg(max_steps=8).estimate(outer, inner, *args)[0])
+    run = jax.jit(lambda *args: estimator.estimate(outer, inner, *args)[0])
     h = run(*low, *batches)
     assert {leaf.dtype for leaf in jax.tree.leaves(h)} == {jnp.dtype(jnp.bfloat16)}
     flat = np.asarray(ravel_pytree(h)[0], np.float32)
@@ -245,6 +246,8 @@ def test_bfloat16():
         (lambda: hypergrad.persistent_evolution(optax.sgd(0.1), 5, horizon=3), "horizon"),
         (lambda: hypergrad.best_response(optax.sgd(0.1), 0), "steps"),
         (lambda: hypergrad.cg(tolerance=0.0), "tolerance"),
+        (lambda: hypergrad.cg(rtol=float("nan")), "rtol"),
+        (lambda: hypergrad.exact(tolerance=-1.0), "tolerance"),
     ],
 )
 def test_bad_hyperparameters(make, message):
@@ -263,5 +266,11 @@ def test_bad_problems():
     for estimator in (hypergrad.nystrom(1), hypergrad.neumann(2, 0.1, randomized=True)):
         with pytest.raises(ValueError, match="key must be given"):
             estimator.estimate(outer, inner, X, Y, T, (A, B))
+    sgd, key = optax.sgd(0.1), jax.random.key(0)
+    for make in (hypergrad.unrolled, hypergrad.evolution, hypergrad.persistent_evolution):
+        with pytest.raises(ValueError, match="outer must return one scalar"):
+            make(sgd, 2).estimate(lambda x, y, b: y[0], inner, X, Y, T, (A, B), key=key)
+    with pytest.raises(ValueError, match="inner must return one scalar"):
+        hypergrad.penalty(1.0, sgd, 2).estimate(outer, lambda x, y, b: y[0], X, Y, T, (A, B))
     with pytest.raises(TypeError, match="contraction"):
         hypergrad.fixed_point(lambda x, y, b: y[0]).estimate(outer, inner, X, Y, T, (A, B))

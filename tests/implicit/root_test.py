@@ -336,6 +336,12 @@ def test_bad_input_in_one_sentence():
     # jaxopt issue 232: the confusion of has_aux.
     with pytest.raises(TypeError, match="needs has_aux=True"):
         root(lambda x, t: x[0])(lambda init, t: (init, 0.0))(jnp.ones(2), 1.0)
+    with pytest.raises(TypeError, match=r"has_aux needs a solver that returns \(x, aux\)"):
+        root(lambda x, t: x - t, has_aux=True)(lambda init, t: t)(None, 1.0)
+    with pytest.raises(TypeError, match="the solution x must hold floating-point arrays"):
+        root(lambda x, t: x - t)(lambda init, t: t)(None, 1)
+    with pytest.raises(TypeError, match="init must hold floating-point arrays"):
+        implicit.argmin(_ridge, implicit.minimize(optax.sgd(0.1)))(jnp.arange(2), None)
     # jaxopt issue 386: a solver written without an init argument.
     with pytest.raises(TypeError, match=r"F must take \(x, \*args\) where the solver takes"):
         root(lambda x, t: x - t)(lambda t: t)(1.0)

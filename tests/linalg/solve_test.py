@@ -126,12 +126,21 @@ def test_products_are_the_steps_and_one_for_the_residual():
 
 
 def test_a_small_right_hand_side_is_no_zero():
-    """The square of its residual is beyond the range of float32."""
+    """The squares of the residual, of b, or of x are beyond the range of float32."""
     matrix, b = jnp.asarray(DEFINITE, jnp.float32), jnp.asarray(B, jnp.float32)
-    x, _ = solve(lambda v: matrix @ v, b)
-    small, info = solve(lambda v: matrix @ v, 1e-15 * b)
-    np.testing.assert_allclose(1e15 * small, x, rtol=1e-5)
-    assert info.converged
+    run = jax.jit(jax.vmap(lambda scale: solve(lambda v: matrix @ v, scale * b)))
+    scales = jnp.array([1.0, 1e-15, 1e-25, 1e30])
+    x, info = run(scales)
+    np.testing.assert_allclose(x / scales[:, None], jnp.tile(x[:1], (4, 1)), rtol=1e-5)
+    assert info.converged.all()
+
+
+@pytest.mark.parametrize("part", [0.0, jnp.array([1.0, 1.0, 0.0])], ids=["zero", "singular"])
+def test_a_preconditioner_that_is_not_definite_gives_no_nan(part):
+    diagonal = jnp.array([1.0, 2.0, 3.0])
+    x, info = solve(lambda v: diagonal * v, jnp.ones(3), preconditioner=lambda r: part * r)
+    np.testing.assert_allclose(x, part / diagonal, rtol=1e-5)
+    assert not info.converged
 
 
 def test_damping_and_preconditioner():
@@ -187,7 +196,7 @@ def test_negative_curvature_is_flagged():
 
 
 @pytest.mark.parametrize("method", ["cg", "lu"])
-@pytest.mark.parametrize("entry", [jnp.nan, 1e30], ids=["nan", "norm_overflows"])
+@pytest.mark.parametrize("entry", [jnp.nan, jnp.inf])
 def test_zero_does_not_pass_for_an_answer_to_what_is_not_finite(method, entry):
     b = jnp.array([1.0, entry, 1.0], jnp.float32)
     x, info = solve(lambda v: 2 * v, b, method=method)
@@ -220,6 +229,7 @@ def test_small_dtypes_iterate_in_float32(dtype):
         (ValueError, "max_steps must be an integer", {"max_steps": 0}),
         (ValueError, "preconditioner is of", {"method": "lu", "preconditioner": lambda v: v}),
         (ValueError, "damping must be positive for nystrom", {"method": "nystrom"}),
+        (TypeError, r"preconditioner\(b\) must be like b", {"preconditioner": lambda v: v[:2]}),
         (TypeError, "x0 must be like b", {"x0": jnp.zeros(2)}),
         (TypeError, "x0 must have the structure of b", {"x0": {"a": jnp.zeros(3)}}),
     ],
@@ -236,3 +246,7 @@ def test_matrices_that_are_not_square_and_integers_are_refused():
         solve(lambda v: (v, v), jnp.ones(3))
     with pytest.raises(TypeError, match="b must hold floating-point arrays"):
         solve(lambda v: v, jnp.arange(3))
+    with pytest.raises(TypeError, match="matvec must be a function: for a matrix A"):
+        solve(jnp.eye(3), jnp.ones(3))
+    with pytest.raises(ValueError, match="step_size must lie in"):
+        Neumann(step_size=-1.0)
