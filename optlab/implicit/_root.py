@@ -73,7 +73,8 @@ def custom_root(
 
     Raises:
         ValueError: if ``on_fail`` or ``init_cotangent`` is none of the above.
-        TypeError: when called, if F does not take these arguments, or its value is not like x.
+        TypeError: when called, if F does not take these arguments, or its value is not like x, or x
+            holds integers.
 
     >>> solver = custom_root(lambda x, t: x * x - t)(lambda init, t: jnp.sqrt(t))
     >>> root = lambda t: solver(None, t)
@@ -328,7 +329,7 @@ def _bind(F, x, args, kwargs):
     _check_arguments(F, x, args, kwargs)
     hint = ": F must be square; a solver that returns (x, aux) needs has_aux=True"
     check_like("the value of F", jax.eval_shape(residual, x, arrays), "x", x, hint=hint)
-    check_floats("the solution x", x)
+    check_floats("the solution x", jax.tree.map(jnp.real, x))  # or complex: some solvers are
     converted, closed_over = jax.closure_convert(residual, x, arrays)
     return (lambda x, every: converted(x, every[0], *every[1])), (arrays, closed_over)
 

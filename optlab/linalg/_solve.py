@@ -145,7 +145,8 @@ def solve(
         b: right-hand side, a pytree of floating-point arrays.
         method: a name of the table; an instance of :class:`Gmres`, :class:`Neumann`,
             :class:`Nystrom` or :class:`NystromPcg`; or any solver of lineax.
-        x0: where to start, like ``b``; None is zero. A direct method corrects it.
+        x0: where to start, like ``b``; None is zero, and so is a start whose residual is not
+            finite. A direct method corrects it.
         damping: :math:`\lambda \ge 0`.
         preconditioner: approximates :math:`v \mapsto A^{-1} v`, symmetric positive definite;
             of cg, gmres, bicgstab and lineax's solvers.
@@ -280,8 +281,8 @@ def _safe_scale(b: PyTree) -> Scalar:
     info = jnp.finfo(largest.dtype)
     is_small = (largest > 0) & (largest < info.tiny**0.25)
     is_large = (largest > info.max**0.25) & jnp.isfinite(largest)
-    # The reciprocal of the very largest is flushed to zero.
-    return jnp.where(is_small | is_large, jnp.minimum(largest, info.max / 256), 1.0)
+    # The reciprocal of the very largest is flushed to zero, that of a subnormal one is infinite.
+    return jnp.where(is_small | is_large, jnp.clip(largest, info.tiny, info.max / 256), 1.0)
 
 
 def _refined(run, product, b, x0, threshold, max_steps, once):
@@ -319,8 +320,15 @@ def _refined(run, product, b, x0, threshold, max_steps, once):
         norm = jnp.maximum(s.norm, done.norm)
         return State(x, r, best, norm, s.steps + done.steps, s.round + 1, gains)
 
-    r = b if x0 is None else optax.tree.sub(b, product(x0))
-    x = optax.tree.zeros_like(b) if x0 is None else x0
+    x, r = optax.tree.zeros_like(b), b
+    if x0 is not None:
+        # Beside the smallest b, a warm start is beyond the range of numbers: zero is nearer.
+        first = optax.tree.sub(b, product(x0))
+        near = jnp.isfinite(optax.tree.norm(first))
+        x, r = (
+            jax.tree.map(lambda new, old: jnp.where(near, new, old), *pair)
+            for pair in ((x0, x), (first, r))
+        )
     error, zero = optax.tree.norm(r), jnp.zeros((), jnp.int32)
     start = State(x, r, error, jnp.zeros_like(error), zero, zero, jnp.array(True))
     end = jax.lax.while_loop(unfinished, correct, start)

@@ -317,6 +317,14 @@ def test_adam_at_a_zero_gradient_gives_no_nan():
     np.testing.assert_allclose(slope(1.0), 2.0, rtol=1e-5)
 
 
+def test_complex_solutions_with_a_linear_solver_that_takes_them():
+    solver = implicit.custom_root(
+        lambda x, t: x * x - t, linear_solver=lambda matvec, b: b / matvec(jnp.ones_like(b))
+    )(lambda init, t: jnp.sqrt(t.astype(complex)))
+    value, slope = jax.jvp(lambda t: solver(None, t), (jnp.array(-4.0),), (jnp.array(1.0),))
+    np.testing.assert_allclose([value, slope], [2j, -0.25j], rtol=1e-5)
+
+
 def test_bad_input_in_one_sentence():
     root, t0 = implicit.custom_root, jnp.array(1.0)
     with pytest.raises(ValueError, match="on_fail must be"):

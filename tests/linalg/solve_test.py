@@ -135,6 +135,16 @@ def test_a_small_right_hand_side_is_no_zero():
     assert info.converged.all()
 
 
+def test_a_start_out_of_reach_of_a_small_right_hand_side_is_left():
+    """Scaled like b its square overflows; derivatives meet such b with the start of another."""
+
+    def answer(b):
+        return solve(lambda v: 2 * v, b, x0=jnp.ones(3))
+
+    x, change = jax.jvp(lambda b: answer(b)[0], (jnp.ones(3),), (jnp.full(3, 1e-25),))
+    np.testing.assert_allclose([x, change], [[0.5] * 3, [5e-26] * 3], rtol=1e-5)
+
+
 @pytest.mark.parametrize("part", [0.0, jnp.array([1.0, 1.0, 0.0])], ids=["zero", "singular"])
 def test_a_preconditioner_that_is_not_definite_gives_no_nan(part):
     diagonal = jnp.array([1.0, 2.0, 3.0])

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from optlab._checks import check_count
 from optlab.base import Params, PyTree
 from optlab.codecs import stochastic_round
+from optlab.transforms.quantized._boxes import box_like, unboxed
 from optlab.transforms.quantized._pallas import check_codec
 from optlab.transforms.quantized._quantize import QuantizedState, quantize_states, split_key
 from optlab.transforms.quantized._reach import reach
@@ -30,6 +31,7 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
     """An optax transformation that can also update parameters and states in place.
 
     It is a pair ``(init, update)`` like every other one; wrapped by optax it loses its ``step``.
+    What ``update`` is told by ``in_place=True`` reaches it from any wrapper.
 
     Attributes:
         step: ``params, state = step(params, grads, state, *, shardings=None, rounding=None,
@@ -61,13 +63,17 @@ def fused(
     ``params, state = tx.step(params, grads, state)`` goes through the parameters chunk by chunk,
     and overwrites them and the state where both are donated to the ``jit`` around it. It takes as
     much memory beside them as a chunk needs, however many leaves there are: for AdamW on 16 million
-    parameters 2.3 bytes a parameter, state and temporaries, where optax takes 8 and the plain
-    ``update`` of :func:`quantize_states` 12.
+    parameters 2.3 bytes a parameter, state and temporaries, where optax takes 8 and a plain
+    ``update`` 12.
 
     On sharded parameters each device goes through its own part, without a collective. ``step``
     knows the shardings on explicit mesh axes, and outside of ``jit``; elsewhere they are its
     argument ``shardings``, a tree of :class:`jax.sharding.NamedSharding` like the parameters. Where
     a block straddles two devices, or the transform works by leaf, it takes the plain update.
+
+    Where others apply the updates, ``tx.update(grads, state, params, in_place=True)`` needs no more
+    memory: it writes them over the gradients, which are then to be donated, in their dtype. It
+    takes ``shardings`` as ``step`` does.
 
     Given a key of ``jax.random`` as its argument ``rounding``, ``step`` works in float32 on
     parameters in bfloat16, which it then rounds stochastically.
@@ -151,24 +157,39 @@ def fuse(
     def init(params):
         return plain(params).init(params)
 
-    def update(updates, state, params=None, **extra):
+    def update(updates, state, params=None, *, in_place=False, shardings=None, **extra):
+        if in_place:
+            if params is None:
+                raise ValueError("params must be given where in_place=True.")
+            return go(params, updates, state, shardings=shardings, adds=False, **extra)
         return plain(updates if params is None else params).update(updates, state, params, **extra)
 
     def step(params, grads, state, *, shardings=None, rounding=None, backend="xla", **extra):
+        _check_rounding(rounding)
+        return go(
+            params, grads, state, shardings=shardings, rounding=rounding, backend=backend, **extra
+        )
+
+    def go(
+        params, grads, state, *, shardings, rounding=None, backend="xla", adds=True, **extra
+    ) -> tuple[PyTree, QuantizedState]:
+        """The step, or the update, which takes the gradients' place."""
         check_state(rule, state)
         params, grads = (jax.tree.map(jnp.asarray, x) for x in (params, grads))
         leaves, tree = jax.tree.flatten(params)
         _check_grads(grads, leaves, tree)
-        _check_rounding(rounding)
         shardings = (
             [_sharding(p) for p in leaves] if shardings is None else jax.tree.leaves(shardings)
         )
-        slots, states = _slots(rule, state.inner, params)
+        slots, states = _slots(rule, unboxed(state.inner), params)
         split = [s for s in shardings if _is_split(s)]
         _check_backend(backend, by, slots, state, rounding)
         apart = all(_falls_apart(slot, leaves, shardings) for slot in slots)
         if by is None or (split and (by == "leaf" or not apart)):
-            return step_plainly(plain(params), params, grads, state, rounding=rounding, **extra)
+            tx = plain(params)
+            if not adds:
+                return tx.update(grads, state, params, **extra)
+            return step_plainly(tx, params, grads, state, rounding=rounding, **extra)
 
         tx = optax.with_extra_args_support(make(params))
         scalars = {k: v for k, v in extra.items() if isinstance(v, _NUMBERS) and jnp.ndim(v) == 0}
@@ -177,8 +198,9 @@ def fuse(
         scalars = {k: v for k, v in scalars.items() if k not in fixed}
         key, rest = split_key(state.key)
 
-        def local(params, grads, nodes, keys, scalars):
-            def update(params, grads, values, scalars):
+        def local(written, read, nodes, keys, scalars):
+            def update(written, read, values, scalars):
+                params, grads = (written, read) if adds else (read, written)
                 updates, new = tx.update(
                     tree.unflatten(grads),
                     states.unflatten(values),
@@ -189,13 +211,15 @@ def fuse(
                 return tree.flatten_up_to(updates), states.flatten_up_to(new)
 
             own = [slot._replace(node=node) for slot, node in zip(slots, nodes, strict=True)]
-            # Taking apart codes that share a byte needs as much memory again.
-            size = chunk // 2 if any(_is_packed(slot, params) for slot in own) else chunk
+            # Taking apart codes that share a byte needs as much memory again, and so do updates
+            # that wait until the codes are made of what they overwrite.
+            waits = not adds or any(_is_packed(slot, written) for slot in own)
+            size = chunk // 2 if waits else chunk
             key, rounding = keys
             return stream(
                 update,
-                params,
-                grads,
+                written,
+                read,
                 own,
                 scalars,
                 key=key,
@@ -203,6 +227,7 @@ def fuse(
                 chunk=size,
                 cut=by == "entry",
                 kernel=backend == "pallas",
+                adds=adds,
             )
 
         if split:
@@ -216,8 +241,10 @@ def fuse(
                 check_vma=False,
             )
         nodes = [slot.node for slot in slots]
-        new, nodes = local(leaves, tree.flatten_up_to(grads), nodes, (key, rounding), scalars)
-        return tree.unflatten(new), QuantizedState(states.unflatten(nodes), state.codecs, rest)
+        both = (leaves, tree.flatten_up_to(grads))
+        new, nodes = local(*(both if adds else both[::-1]), nodes, (key, rounding), scalars)
+        inner = box_like(states.unflatten(nodes), state.inner)
+        return tree.unflatten(new), QuantizedState(inner, state.codecs, rest)
 
     return FusedTransformation(init, update, step)
 

@@ -41,9 +41,9 @@ class Slot(NamedTuple):
 class _Work(NamedTuple):
     """Some parameters and all that belongs to them."""
 
-    params: list
+    params: list  # what is written: in an update the gradients
     nodes: list  # of their slots, in the order of the slots
-    grads: list
+    grads: list  # what is read only: in an update the parameters
 
 
 class _Matrix(NamedTuple):
@@ -64,13 +64,15 @@ def stream(
     rounding: jax.Array | None = None,
     chunk: int,
     cut: bool,
-    kernel: bool,
+    kernel: bool = False,
+    adds: bool = True,
 ) -> tuple[list[jax.Array], list[Any]]:
     """Takes a step.
 
     Args:
         update: gives updates and new values of the slots from parameters, gradients, values of
-            slots and ``scalars``. It sees every leaf; those that are not at work have zero size.
+            slots and ``scalars``. It sees every leaf; those that are not at work are None, or have
+            zero size where it takes no None.
         params: leaves.
         grads: like ``params``.
         slots: leaves of the state.
@@ -81,11 +83,14 @@ def stream(
         chunk: about how many entries are at work at a time.
         cut: whether leaves may be cut; if not, a large one is at work alone, as a whole.
         kernel: whether leaves that are cut go through a kernel, if they fit into one.
+        adds: whether updates are added to ``params``. If not they are written over them, so that
+            ``params`` should be what is no longer needed, gradients; then ``grads`` are the
+            parameters, and ``update`` is given them in this order.
 
     Returns:
         The new leaves of the parameters and of the state.
     """
-    step = _Step(update, params, grads, slots, scalars, key, rounding)
+    step = _Step(update, params, grads, slots, scalars, key, rounding, adds)
     matrices = [
         _matrix(i, p, slots) if cut and p.size > min(chunk, _WHOLE) else None
         for i, p in enumerate(params)
@@ -114,8 +119,9 @@ def stream(
 class _Step:
     """The step of some members."""
 
-    def __init__(self, update, params, grads, slots, scalars, key, rounding):
+    def __init__(self, update, params, grads, slots, scalars, key, rounding, adds):
         self.update, self.scalars, self.key, self.rounding = update, scalars, key, rounding
+        self.adds = adds
         self.params, self.grads, self.slots = params, grads, slots
         self.shared = [j for j, slot in enumerate(slots) if slot.owner is None]
 
@@ -168,15 +174,33 @@ class _Step:
         """The dtype in which the update sees a parameter or a gradient."""
         return x.dtype if self.rounding is None else jnp.float32
 
-    def _moved(self, members, work, turn):
+    @functools.cached_property
+    def takes_none(self) -> bool:
+        """Whether the update takes trees with None for leaves, as masks that are functions do not.
+
+        Else each leaf's loop would trace the operations on all the others.
+        """
+        nodes = [self.slots[j].node for j in self.shared]
+        try:
+            _, shared = jax.eval_shape(lambda: self._moved([], self.work([]), 0, none=True))
+            return [(x.shape, x.dtype) for x in shared] == [(x.shape, x.dtype) for x in nodes]
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            return False
+
+    def _moved(self, members, work, turn, *, none=None):
         """The new work, not coded yet, and the new values of what is shared."""
-        params, grads = (
-            [_empty(x, self._shown(x)) for x in xs] for xs in (self.params, self.grads)
-        )
-        values = [
-            _empty(s.node.code, jnp.float32) if s.codec else _empty(s.node, s.node.dtype)
-            for s in self.slots
-        ]
+        if self.takes_none if none is None else none:
+            params, grads, values = (
+                [None] * len(xs) for xs in (self.params, self.grads, self.slots)
+            )
+        else:
+            params, grads = (
+                [_empty(x, self._shown(x)) for x in xs] for xs in (self.params, self.grads)
+            )
+            values = [
+                _empty(s.node.code, jnp.float32) if s.codec else _empty(s.node, s.node.dtype)
+                for s in self.slots
+            ]
         for i, p, g in zip(members, work.params, work.grads, strict=True):
             params[i], grads[i] = (
                 x.reshape(_shape(x, self.params[i].ndim)).astype(self._shown(x)) for x in (p, g)
@@ -198,6 +222,8 @@ class _Step:
             return new[j].reshape(jax.eval_shape(codec.decode, node).shape)
 
         def moved(i, p):
+            if not self.adds:
+                return updates[i].astype(p.dtype).reshape(p.shape)
             new = optax.apply_updates(params[i], updates[i].astype(grads[i].dtype))
             if self.rounding is not None:
                 key = jax.random.fold_in(jax.random.fold_in(self.rounding, i), turn)
@@ -259,7 +285,7 @@ def _in_kernel(step: _Step, index: int, matrix: _Matrix) -> _Work | None:
         slots = list(step.slots)
         for j, node in zip(step.shared, nodes, strict=True):
             slots[j] = slots[j]._replace(node=node)
-        own = _Step(step.update, step.params, step.grads, slots, scalars, None, None)
+        own = _Step(step.update, step.params, step.grads, slots, scalars, None, None, step.adds)
         return own([index], work)[0]
 
     whole = jax.tree.map(lambda x: x.reshape(matrix.rows, -1), before)

@@ -116,7 +116,8 @@ def test_nnx_and_linen_models_train():
 
     @nnx.jit
     def step(model, optimizer):
-        optimizer.update(model, nnx.grad(lambda m: loss_of(m(tokens)))(model))
+        gradients = nnx.grad(lambda m: loss_of(m(tokens)))(model)
+        optimizer.update(model, gradients, in_place=True)
 
     for _ in range(20):
         step(model, optimizer)

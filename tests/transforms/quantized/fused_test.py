@@ -1,5 +1,6 @@
 """The steps in place against the plain ones, and what they need beside their arguments."""
 
+import functools
 import time
 
 import jax
@@ -88,10 +89,49 @@ def test_leafwise_steps_are_the_plain_ones(name):
         np.testing.assert_allclose(found, plain[leaf], rtol=0, atol=2e-6)
 
 
-def compiled_step(tx, shapes):
+def test_updates_in_place_are_the_plain_ones():
+    params, grads = problem()
+    tx = optax.adamw(1e-2, weight_decay=0.1, mask=decays)
+    tx = optax.chain(optax.clip(1.0), quantized.fused(tx, chunk=CHUNK))
+    plain = replay(optax.GradientTransformationExtraArgs(tx.init, tx.update), params, grads)
+    update = functools.partial(tx.update, in_place=True)
+    found = replay(optax.GradientTransformationExtraArgs(tx.init, update), params, grads)
+    for name, path in found.items():
+        np.testing.assert_allclose(path, plain[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("as_function", [False, True], ids=["tree", "function"])
+def test_no_leaf_traces_the_work_of_the_others(as_function):
+    """Tracing would be quadratic in the leaves; but masks that are functions must see them."""
+    seen = []
+
+    def update(updates, state, params=None):
+        del params
+        seen.append(len(jax.tree.leaves(updates)))
+        return jax.tree.map(lambda g: -g, updates), state
+
+    params, _ = problem({str(i): (300, 256) for i in range(8)})
+
+    def mask(p):
+        return jax.tree.map_with_path(lambda path, _: path[0].key != "3", p)
+
+    inner = optax.chain(
+        optax.trace(0.9), optax.GradientTransformation(optax.identity().init, update)
+    )
+    tx = quantized.fused(optax.masked(inner, mask if as_function else mask(params)))
+    state = tx.init(params)
+    seen.clear()
+    new, _ = jax.eval_shape(tx.step, params, params, state)
+    assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, params)
+    assert (sum(seen) > 50) == as_function
+
+
+def compiled_step(tx, shapes, *, update=False):
     params = {n: jax.ShapeDtypeStruct(s, jnp.float32) for n, s in shapes.items()}
     state = jax.eval_shape(tx.init, params)
     step = jax.jit(lambda p, s, g: quantized.step(tx, p, g, s), donate_argnums=(0, 1))
+    if update:  # its gradients come first, as what is donated
+        step = jax.jit(lambda g, s, p: tx.update(g, s, p, in_place=True), donate_argnums=(0, 1))
     analysis = step.lower(params, state, params).compile().memory_analysis()
     size = sum(p.size for p in params.values())
     return analysis, size, quantized.state_bytes(state)
@@ -125,16 +165,23 @@ def test_memory_beside_the_state_is_that_of_a_chunk(tx, codec, leaves):
     assert analysis.alias_size_in_bytes >= 4 * size + state - 1024
 
 
+def test_update_in_place_needs_no_more():
+    tx = quantized.fused(optax.adamw(1e-3), chunk=1 << 15)
+    analysis, size, state = compiled_step(tx, {"w": (512, 1024)}, update=True)
+    assert analysis.temp_size_in_bytes < 40 * (1 << 14)
+    assert analysis.alias_size_in_bytes >= 4 * size + state - 1024
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("update", [False, True], ids=["step", "update"])
 @pytest.mark.parametrize(
     ("name", "bound"),
     [("adamw8bit", 2.3), ("lion8bit", 1.2), ("adamw4bit", 1.3), ("sgd8bit", 1.2)],
 )
 @pytest.mark.parametrize("leaves", [1, 16, 64])
-def test_bytes_a_parameter(name, bound, leaves):
-    rows = 16384 // leaves
-    tx = getattr(optlab, name)(1e-3)
-    analysis, size, state = compiled_step(tx, {str(i): (rows, 1024) for i in range(leaves)})
+def test_bytes_a_parameter(name, bound, leaves, update):
+    shapes = {str(i): (16384 // leaves, 1024) for i in range(leaves)}
+    analysis, size, state = compiled_step(getattr(optlab, name)(1e-3), shapes, update=update)
     assert (state + analysis.temp_size_in_bytes) / size <= bound
     assert analysis.alias_size_in_bytes >= 4 * size + state - 8192
 

@@ -94,6 +94,29 @@ def test_sharded_steps_need_no_collective(axis_type, layout, on_one_device):
     np.testing.assert_array_equal(state.inner[0].mu["a"].code, wanted.code)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT])
+def test_sharded_updates_in_place_need_no_collective(axis_type):
+    mesh = mesh_of(axis_type)
+    shardings = {n: NamedSharding(mesh, spec) for n, spec in SPECS["both"].items()}
+    params, (gradients, *_) = problem()
+    with jax.set_mesh(mesh):
+        params, gradients = (jax.device_put(x, shardings) for x in (params, gradients))
+        told = {} if axis_type == EXPLICIT else {"shardings": shardings}
+
+        def update(gradients, state, params):
+            return TX.update(gradients, state, params, in_place=True, **told)
+
+        args = gradients, TX.init(params), params
+        compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*args).compile()
+        want, _ = TX.update(*args)
+        found, _ = blocking(compiled)(*args)
+    assert not COLLECTIVE.search(compiled.as_text())
+    for name, leaf in found.items():
+        np.testing.assert_allclose(leaf, want[name], rtol=0, atol=1e-6)
+        assert leaf.sharding.is_equivalent_to(shardings[name], leaf.ndim)
+
+
 def test_straddling_blocks_take_the_plain_update(on_one_device):
     mesh = mesh_of(AUTO)
     tx = quantized.adamw8bit(1e-2, codec="power8(block=512)", shards=1)
