@@ -16,8 +16,8 @@ def repeat_up_to(
     """Gives ``fori_loop(0, count, step, carry)`` a derivative in both modes.
 
     jax transposes no loop of a traced length. Only where it is differentiated does this one become
-    a scan of ``most`` turns, of which those past ``count`` do nothing: without derivatives no turn
-    is taken in vain, under ``vmap`` either.
+    a scan of ``most`` turns, of which those past ``count`` are thrown away: without derivatives no
+    turn is taken in vain, under ``vmap`` either.
 
     Args:
         most: static bound of ``count``.
@@ -44,7 +44,13 @@ def repeat_up_to(
 
         def scan(carry, closed_over):
             def maybe(t, c):
-                return jax.lax.cond(t < count, lambda c: turn(t, c, closed_over), lambda c: c, c)
+                def select(new, old):
+                    return jax.tree.map(lambda a, b: jnp.where(t < count, a, b), new, old)
+
+                # Not lax.cond: a vmap of its derivative has no transpose. What vain turns divide by
+                # zero must not get into derivatives.
+                args = (c, closed_over)
+                return select(turn(t, *select(args, jax.lax.stop_gradient(args))), c)
 
             return jax.lax.fori_loop(0, most, maybe, carry)
 

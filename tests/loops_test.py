@@ -45,3 +45,17 @@ def test_vmap_takes_its_own_number_of_steps():
     counts = jnp.arange(5, dtype=jnp.int32)
     _, taken = jax.vmap(lambda n: _looped(n, 0.4, 1.3))(counts)
     assert taken.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_derivative_of_a_vmap_with_counts_of_their_own():
+    def total(start):
+        counts = jnp.arange(5, dtype=jnp.int32)
+        return jax.vmap(lambda n: _looped(n, start, 1.3)[0]["a"])(counts).sum()
+
+    np.testing.assert_allclose(jax.grad(total)(0.4), jax.jacfwd(total)(0.4), rtol=1e-5)
+
+
+def test_turns_past_the_count_leave_derivatives_finite():
+    """The root of zero, of an infinite slope, is that of the turn after the last."""
+    slope = jax.grad(lambda a: repeat_up_to(3, jnp.int32(1), lambda t, c: jnp.sqrt(c) - 1, a))
+    assert float(slope(1.0)) == 0.5

@@ -63,7 +63,7 @@ def fresh(tree: PyTree) -> PyTree:
 
 def fresh_key(key: jax.Array) -> jax.Array:
     """A copy of a key's raw data, which a step may donate without taking the caller's key away."""
-    return jnp.array(jax.random.key_data(key), copy=True)
+    return fresh(jax.random.key_data(key))
 
 
 def start(
@@ -177,7 +177,7 @@ def check_objectives(
         except (AttributeError, TypeError) as error:
             if batch is not None:
                 raise
-            raise ValueError(f"{name}_batch must be given: {name} cannot take None.") from error
+            raise ValueError(f"{name} fails without {name}_batch: {error}") from error
         if getattr(value, "shape", None) != ():
             raise ValueError(f"{name} must return one scalar, without aux; got {value}.")
 

@@ -344,10 +344,11 @@ def load_config(spec: str, kind: type[AnyConfig] = TrainConfig) -> AnyConfig:
     optlab.training._config.ConfigError: config 'digits.py' is not a file.
     """
     path, _, variant = spec.partition(":")
-    if not pathlib.Path(path).is_file():
-        beside = map(str, pathlib.Path(path).parent.glob("*.py"))
-        near = difflib.get_close_matches(path, beside, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+    file = pathlib.Path(path)
+    if not file.is_file():
+        beside = sorted(other.name for other in file.parent.glob("*.py"))
+        near = difflib.get_close_matches(file.name, beside, n=1)
+        hint = f"; did you mean {file.with_name(near[0])}?" if near else "."
         raise ConfigError(f"config {path!r} is not a file{hint}")
     get_config = runpy.run_path(path).get("get_config")
     config = get_config(variant) if callable(get_config) else None

@@ -10,7 +10,7 @@ _MODULES = {"matplotlib": "matplotlib", "scikit-learn": "sklearn", "tqdm": "tqdm
 
 
 def check_extras() -> None:
-    """Refuses to start a run that would end without its plots.
+    """Refuses to start a run that would miss a package later: for its data, its bar or its plots.
 
     Raises:
         ConfigError: if a package is missing.

@@ -252,7 +252,7 @@ def test_variables_that_are_no_floats_and_missing_batches_are_named(name):
     with pytest.raises(TypeError, match="y must hold floating-point arrays, but y has dtype int32"):
         solver.init(jax.random.key(0), x, y.astype(int))
     extra = {"outer_index": 1, "inner_index": 0} if name == "saba" else {}
-    with pytest.raises(ValueError, match="inner_batch must be given: inner cannot take None"):
+    with pytest.raises(ValueError, match="inner fails without inner_batch: "):
         solver.step(state, DATA[0], None, **extra)
 
 

@@ -79,6 +79,8 @@ def test_load_config(tmp_path):
         training.load_config(f"{file}:steps=many")
     with pytest.raises(ConfigError, match=r"d\.py' is not a file; did you mean .*/c\.py\?"):
         training.load_config(f"{tmp_path}/d.py")
+    with pytest.raises(ConfigError, match=r"elsewhere\.py' is not a file\.$"):
+        training.load_config(f"{tmp_path}/elsewhere.py")
     file.write_text("x = 1\n")
     with pytest.raises(ConfigError, match="gives a TrainConfig"):
         training.load_config(str(file))

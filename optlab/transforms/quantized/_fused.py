@@ -95,8 +95,8 @@ def fused(
         seed: see :func:`quantize_states`.
         by: ``"entry"``, or ``"leaf"`` for a transform that needs whole leaves, such as Muon: the
             memory is then that of the largest one. Masks and labels given as functions are asked
-            about chunks and empty leaves, with all their axes but not their sizes: give them as
-            trees if sizes matter.
+            about chunks, with all their axes but not their sizes, among leaves that are None or
+            empty: give them as trees if sizes or other leaves matter.
         chunk: about how many entries are worked on at a time.
 
     Returns:
@@ -161,18 +161,16 @@ def fuse(
         if in_place:
             if params is None:
                 raise ValueError("params must be given where in_place=True.")
-            return go(params, updates, state, shardings=shardings, adds=False, **extra)
+            return go(params, updates, state, extra, shardings=shardings, adds=False)
         return plain(updates if params is None else params).update(updates, state, params, **extra)
 
     def step(params, grads, state, *, shardings=None, rounding=None, backend="xla", **extra):
         _check_rounding(rounding)
         return go(
-            params, grads, state, shardings=shardings, rounding=rounding, backend=backend, **extra
+            params, grads, state, extra, shardings=shardings, rounding=rounding, backend=backend
         )
 
-    def go(
-        params, grads, state, *, shardings, rounding=None, backend="xla", adds=True, **extra
-    ) -> tuple[PyTree, QuantizedState]:
+    def go(params, grads, state, extra, *, shardings, rounding=None, backend="xla", adds=True):
         """The step, or the update, which takes the gradients' place."""
         check_state(rule, state)
         params, grads = (jax.tree.map(jnp.asarray, x) for x in (params, grads))
@@ -298,9 +296,13 @@ def _check_grads(grads, params, tree):
     except (ValueError, TypeError):
         found = jax.tree.structure(grads)
         raise TypeError(f"grads must have the structure of params, {tree}, got {found}.") from None
-    for g, p in zip(leaves, params, strict=True):
+    paths = [path for path, _ in jax.tree.leaves_with_path(tree.unflatten(params))]
+    for path, g, p in zip(paths, leaves, params, strict=True):
         if jnp.shape(g) != p.shape:
-            raise TypeError(f"grads must have the shapes of params, {p.shape}, got {jnp.shape(g)}.")
+            raise TypeError(
+                f"grads must have the shapes of params, {p.shape} at "
+                f"{jax.tree_util.keystr(path) or 'the root'}, got {jnp.shape(g)}."
+            )
 
 
 def _check_rounding(key):
