@@ -9,7 +9,16 @@ import pytest
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("[!_]*.py"))
 # Half a minute of processor time or more at a tiny size, most of it compilation.
-LONG = ("bilevel", "eight_bit", "implicit", "lora_sb", "sensitivity", "stn")
+LONG = (
+    "bilevel",
+    "eight_bit",
+    "hyper_cleaning",
+    "implicit",
+    "lora_sb",
+    "sensitivity",
+    "sso",
+    "stn",
+)
 
 
 @pytest.fixture(params=SOURCES, ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ from benchmarks import _linear_sequences as sequences
 from benchmarks import linear_sequences
 
 
+@pytest.mark.slow
 def test_command_writes_json_table_and_plot(tmp_path, capsys, monkeypatch):
     small = {
         "recycling": {"side": 16, "rank": 6, "cycle": 8},

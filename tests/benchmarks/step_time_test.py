@@ -112,8 +112,8 @@ def test_command_writes_json_table_and_plot(tmp_path):
     [
         ("--methods=lionn", ("--methods", "did you mean lion", "lion_k")),
         ("--methods=lion(bb1=0.5)", ("--methods", "optax.lion", "bb1", "b1")),
-        ("--methods=lion(", ("--methods",)),
-        ("--methods=", ("--methods must name",)),
+        pytest.param("--methods=lion(", ("--methods",), marks=pytest.mark.slow),
+        pytest.param("--methods=", ("--methods must name",), marks=pytest.mark.slow),
         ("--parameters=3", ("--parameters", "3")),
     ],
 )

@@ -2,7 +2,7 @@
 
 from tests.contract import containers, numerics, protocol, sharding, wrappers
 
-__all__ = ["CHECKS", "ECHOES", "SHARED", "label"]
+__all__ = ["CHECKS", "ECHOES", "SHARDED", "SHARED", "label"]
 
 CHECKS = [
     getattr(module, name)
@@ -21,8 +21,9 @@ SHARED = [
     numerics.check_scalar_tree,
     numerics.check_scan_equals_loop,
     numerics.check_vmap_equals_loop,
-    sharding.check_sharding_explicit,
 ]
+# What tests/transforms/quantized/sharding_test.py asks of their engine.
+SHARDED = [sharding.check_sharding_auto, sharding.check_sharding_explicit]
 # What other checks ask of an optimizer: partition is made of masks, apply_if_finite chooses between
 # states too, every tree here has the vector that flatten makes, and convergence is that of a scan.
 ECHOES = [

@@ -39,7 +39,15 @@ def last_bits(workdir):
     return {path: leaf.tobytes() for path, leaf in last_leaves(workdir).items()}
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+# Long to compile; their solvers, models and tasks have quick tests of their own.
+LONG_TO_COMPILE = ("bilevel_stn_fashion_mnist", "bilevel_few_shot_omniglot")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(f, marks=[pytest.mark.slow] * (f.stem in LONG_TO_COMPILE)) for f in CONFIGS],
+    ids=lambda file: file.stem,
+)
 def test_smoke_variant_of_every_config(file, tmp_path):
     config = training.load_config(f"{file}:smoke", bilevel.BilevelConfig)
     assert config.steps <= 100

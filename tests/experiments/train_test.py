@@ -104,7 +104,10 @@ def test_a_step_of_every_method_is_traced(file):
 
 @pytest.mark.parametrize(
     "file",
-    [pytest.param(f, marks=[pytest.mark.slow] if f in OF_METHODS else []) for f in CONFIGS],
+    [
+        pytest.param(f, marks=[pytest.mark.slow] * (f in OF_METHODS or f.stem == "cifar10_resnet"))
+        for f in CONFIGS
+    ],
     ids=lambda file: file.stem,
 )
 def test_smoke_variant_of_every_config(file, tmp_path):
@@ -220,6 +223,7 @@ def test_sigterm_then_kill_9_then_the_same_command(reference, tmp_path):
     assert sorted((file, file.stat().st_mtime_ns) for file in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow  # the lock itself is workdir_test's
 def test_a_second_process_is_refused_until_the_first_is_killed(reference, tmp_path):
     args = f"--config={LONG}", f"--workdir={tmp_path}"
     first = start(*args)
@@ -256,6 +260,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow  # in one process it is robustness_test's
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on(small_disk, tmp_path):
     config = f"--config={DIGITS}:smoke,checkpoint_every=5"
     args = config, f"--workdir={small_disk / 'w'}"

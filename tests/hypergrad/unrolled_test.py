@@ -141,7 +141,10 @@ def test_the_guard_keeps_derivatives_at_a_gradient_of_zero():
 
 @pytest.mark.parametrize(
     ("optimizer", "mode"),
-    [(optax.lbfgs(), "forward"), (optax.lbfgs(0.3, linesearch=None), "reverse")],
+    [
+        pytest.param(optax.lbfgs(), "forward", marks=pytest.mark.slow),
+        (optax.lbfgs(0.3, linesearch=None), "reverse"),
+    ],
     ids=["line search", "fixed step"],
 )
 def test_lbfgs_gives_no_nan(optimizer, mode):

@@ -17,7 +17,14 @@ def _central(function, t):
     return np.stack(columns, axis=-1)
 
 
-@pytest.mark.parametrize("name", CASES)
+# Two minutes of compilation between them, cold; the quick ones keep a case of each kind:
+# stationarity, a proximal map, projections, KKT, a fixed point.
+LONG = ("constrained", "newton", "svm_dual", "curve_fit", "mirror", "cone_program", "group_lasso")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in CASES]
+)
 def test_both_modes_equal_finite_differences(name):
     """Also jaxopt 338 and 419, jax 13089: the transpose of a projection's derivative raised."""
     with jax.enable_x64(True):

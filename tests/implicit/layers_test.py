@@ -75,7 +75,11 @@ def _fit(x, theta):
     return x[0] * jnp.exp(-x[1] * s) - theta, 0.01 * x
 
 
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "axis_type",
+    [pytest.param(AxisType.Auto, marks=pytest.mark.slow), AxisType.Explicit],
+    ids=lambda a: a.name,
+)
 def test_experts_are_solved_where_they_live(axis_type):
     solve = implicit.least_squares(_fit, tol=1e-4)
     rng = np.random.default_rng(0)

@@ -217,7 +217,7 @@ def test_regression_learns():
         (4, 1, {}),
         (1, 4, {}),
         (2, 2, {"accumulate": 2}),
-        (2, 2, {"model": RESNET}),
+        pytest.param(2, 2, {"model": RESNET}, marks=pytest.mark.slow),
         (1, 2, {"param_dtype": "bfloat16"}),
     ],
 )

@@ -156,6 +156,7 @@ def test_state_is_restored_on_another_mesh(on_one_device):
     np.testing.assert_allclose(found["a"], want["a"], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_leafwise_optimizers_work_sharded():
     mesh = mesh_of(EXPLICIT)
     tx = quantized.lamb8bit(1e-2, shards=2)
