@@ -12,7 +12,7 @@ ROWS = (
         summary="the inverse Fisher matrix of a sliding window of gradients, times the gradient",
         papers=("frantar2021mfac",),
         arguments={"learning_rate": 1e-2, "history": 128, "damping": 0.1, "weight_decay": 0.01},
-        variants={"momentum": {"b1": 0.9}},
+        variants={"momentum": {"b1": 0.9, "learning_rate": 0.2}},
         state_bytes=4.0 * (128 + 1),
         config="curvature_m_fac_fashion_mnist.py",
     ),
